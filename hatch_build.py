@@ -1,17 +1,20 @@
-"""Give wheels a copy of the JavaScript client, which the dashboard loads. A checkout serves it from clients/web."""
+"""Give wheels what a checkout has elsewhere: the JavaScript client, which the dashboard loads, and the bundles."""
 
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = "clients/web/src"
-TARGET = "keywarp/server/dashboard/page/vendor"
+COPIES = {  # folders of the checkout, and where they are in wheels
+    "clients/web/src": "keywarp/server/dashboard/page/vendor",
+    "models/street": "keywarp/engines/shipped/street",
+    "models/street-detect": "keywarp/engines/shipped/street-detect",
+}
 
 
-class WebClientHook(BuildHookInterface[Any]):
-    """Adds the client's files to every wheel but that of an editable installation, where the copy would grow old."""
+class CopiesHook(BuildHookInterface[Any]):
+    """Adds the copies to every wheel but that of an editable installation, where they would grow old."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Add the files to the wheel that is about to be built."""
         if version != "editable":
-            build_data["force_include"][SOURCE] = TARGET
+            build_data["force_include"] |= COPIES

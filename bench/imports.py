@@ -118,7 +118,7 @@ def import_file(outcome: Outcome, path: Path, bundle: Path, seconds: float) -> O
 def try_bundle(outcome: Outcome, bundle: Path, frames: Path, seconds: float) -> Outcome:
     """Run a bundle on frames, in one process and through a server."""
     results = bundle.parent / f"{bundle.name}.ndjson"
-    options = "--interval", str(INTERVAL), "--json", str(results)
+    options = "--interval", str(INTERVAL), "--ndjson", str(results)
     try:
         run_command("run", str(frames), "--model", str(bundle), *options, seconds=seconds)
         ran, objects = count_results(results)

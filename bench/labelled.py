@@ -9,9 +9,10 @@ Example: python bench/labelled.py models/nanodet --motion none dis-chained-repai
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -21,7 +22,9 @@ from keywarp.clips.opening import open_clip
 from keywarp.datasets import DataError
 from keywarp.datasets.packages import fetch
 from keywarp.engines import Engine, EngineError
+from keywarp.engines.backends import Precision
 from keywarp.engines.bundle import Bundle, load_bundle
+from keywarp.engines.comparison import Clip
 from keywarp.engines.motion import MotionSource
 from keywarp.engines.preparation import input_size
 from keywarp.experiments.accuracy import Accuracy, Judged
@@ -55,11 +58,14 @@ class Figures:
     video: str
     frames: int  # labelled
     motion: str
+    precision: str  # as it was asked for
+    backend: str  # and precision, as they really were
     height: int  # of the networks' input, pixels
     width: int
     threshold: float  # least confidence of the detections that count, but for the average precision
     intervals: dict[int, Accuracy]
     differences: dict[int, Difference]  # to per frame
+    changes: dict[int, Difference]  # to the first precision, in the same way
     ages: list[Accuracy]  # by key age
 
 
@@ -69,6 +75,13 @@ def main() -> None:
     parser.add_argument("bundle", type=Path, help="folder of a detector's bundle")
     parser.add_argument("--motion", nargs="+", help="motion sources (default: none and the bundle's own)")
     parser.add_argument("--intervals", nargs="+", type=int, default=[1, 3, 5, 10], help="key intervals, frames")
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        default=["auto"],
+        choices=get_args(Precision),
+        help="precisions; what they lose is measured against the first (default: auto)",
+    )
     parser.add_argument("--short-side", nargs="+", type=int, help="of the input, pixels (default: the bundle's own)")
     parser.add_argument("--threshold", nargs="+", type=float, help="least confidence (default: the bundle's own)")
     parser.add_argument("--class", dest="name", default="person", help="the class that counts (default: person)")
@@ -88,6 +101,7 @@ def main() -> None:
             bundle,
             arguments.name,
             motions,
+            list(dict.fromkeys(arguments.precision)),
             sorted(set(arguments.intervals)),
             arguments.threshold,
             arguments.packages,
@@ -102,14 +116,13 @@ def main() -> None:
     conditions = {
         "bundle": bundle.name,
         "class": arguments.name,
-        "backend": bench.backend,
         "machine": machine(),
     }
     if arguments.json:
         print(json.dumps({**conditions, "figures": [asdict(one) for one in figures]}))
         return
     print(
-        f"{manifest.name}, class {arguments.name}, {bench.backend}, {machine()}. "
+        f"{manifest.name}, class {arguments.name}, {', '.join(sorted({f.backend for f in figures}))}, {machine()}. "
         "A detection is right from an IoU of 0.5 on."
     )
     for video in videos:
@@ -124,6 +137,7 @@ class Bench:
         bundle: Bundle,
         name: str,
         motions: Sequence[str],
+        precisions: Sequence[Precision],
         intervals: Sequence[int],
         thresholds: Sequence[float] | None,
         packages: Path,
@@ -134,6 +148,7 @@ class Bench:
             bundle: The detector.
             name: The class that counts.
             motions: The motion sources.
+            precisions: The precisions of the arithmetic.
             intervals: The key intervals, frames, rising.
             thresholds: The least confidences of the detections that count, or None for the bundle's own.
             packages: The folder that keeps fetched packages.
@@ -145,9 +160,9 @@ class Bench:
         if bundle.manifest.detection is None or name not in ids:
             raise ValueError(f"{bundle.path} doesn't detect the class {name!r}: give a detector that does")
         self._thresholds = thresholds or [bundle.manifest.detection.threshold]
-        self.backend = ""
         self._bundle, self._name, self._class_id = bundle, name, ids[name]
-        self._motions, self._intervals, self._packages = motions, intervals, packages
+        self._motions, self._precisions, self._intervals = motions, precisions, intervals
+        self._packages = packages
         self._kept: dict[tuple[str, int, int], tuple[Found, Judged]] = {}  # by video, frame and key age
 
     def measure(self, video: LabelledVideo, short_side: int | None, reporter: ConsoleReporter) -> list[Figures]:
@@ -155,34 +170,43 @@ class Bench:
         clip = open_clip(str(fetch(video.source, self._packages)), (0, None))
         figures = []
         for motion in self._motions:
-            bundle = prepared(self._bundle, short_side)
-            engine = Engine(bundle, motion=MotionSource.parse(motion))
-            self.backend = f"{engine.backend.name} {engine.backend.precision}"
-            reporter.stage(f"{video.name}, {short_side or 'own size'}, {motion}", max(video.frames) + 1)
-            judged = {}
-            try:
-                for found in detect(engine, clip, video, self._intervals[-1] - 1, lambda done: reporter.step(done + 1)):
-                    one = judge_found(found, video, self._name, self._class_id)
-                    judged[found.frame, found.age] = one
-                    self._kept[video.name, found.frame, found.age] = (found, one)
-                    height, width = input_size(found.image.shape[0], found.image.shape[1], bundle.manifest.image)
-            finally:
-                engine.close()
-            figures += [
-                Figures(
-                    video.name,
-                    len(video.frames),
-                    motion,
-                    height,
-                    width,
-                    threshold,
-                    {interval: at_interval(judged, interval, threshold) for interval in self._intervals},
-                    {interval: difference(judged, interval, threshold) for interval in self._intervals},
-                    list(by_age(judged, threshold)),
-                )
-                for threshold in self._thresholds
-            ]
+            first: Mapping[tuple[int, int], Judged] | None = None
+            for precision in self._precisions:
+                judged, backend, size = self._judge(video, clip, motion, precision, short_side, reporter)
+                first = judged if first is None else first
+                for threshold in self._thresholds:
+                    differences = {n: difference(judged, n, threshold) for n in self._intervals}
+                    changes = {n: difference(judged, n, threshold, first) for n in self._intervals}
+                    accuracy = {n: at_interval(judged, n, threshold) for n in self._intervals}
+                    ages = list(by_age(judged, threshold))
+                    one = (video.name, len(video.frames), motion, precision, backend, *size, threshold)
+                    figures.append(Figures(*one, accuracy, differences, changes, ages))
         return figures
+
+    def _judge(
+        self,
+        video: LabelledVideo,
+        clip: Clip,
+        motion: str,
+        precision: Precision,
+        short_side: int | None,
+        reporter: ConsoleReporter,
+    ) -> tuple[dict[tuple[int, int], Judged], str, tuple[int, int]]:
+        """Return what was found by frame and key age, the backend, and the input's height and width."""
+        bundle = prepared(self._bundle, short_side)
+        engine = Engine(bundle, precision=precision, motion=MotionSource.parse(motion))
+        reporter.stage(f"{video.name}, {short_side or 'own size'}, {motion}, {precision}", max(video.frames) + 1)
+        judged = {}
+        size = (0, 0)
+        try:
+            for found in detect(engine, clip, video, self._intervals[-1] - 1, lambda done: reporter.step(done + 1)):
+                one = judge_found(found, video, self._name, self._class_id)
+                judged[found.frame, found.age] = one
+                self._kept[video.name, found.frame, found.age] = (found, one)
+                size = input_size(found.image.shape[0], found.image.shape[1], bundle.manifest.image)
+        finally:
+            engine.close()
+        return judged, f"{engine.backend.name} {engine.backend.precision}", size
 
     def sheet(self, video: LabelledVideo) -> bytes:
         """Draw labels and detections on some frames, a row for each, at rising key ages. Returns a JPEG."""
@@ -239,35 +263,39 @@ def _tables(figures: Sequence[Figures]) -> str:
     """Return the tables of one video."""
     rows: list[list[object]] = []
     ages: list[list[object]] = []
+    first = figures[0].precision
     for one in figures:
-        size = f"{one.width}x{one.height}"
+        names = [one.motion, one.precision, f"{one.width}x{one.height}", f"{one.threshold:g}"]
         for interval, accuracy in one.intervals.items():
-            shift = one.differences[interval]
-            change = f"{shift.f1:+.3f} ({shift.low:+.3f} to {shift.high:+.3f})" if interval > 1 else ""
+            propagation = _shift(one.differences[interval]) if interval > 1 else ""
+            precision = _shift(one.changes[interval]) if one.precision != first else ""
             values = (accuracy.precision, accuracy.recall, accuracy.f1, accuracy.ap)
-            rows.append(
-                [one.motion, size, f"{one.threshold:g}", interval, *(f"{value:.3f}" for value in values), change]
-            )
-        ages.append([one.motion, size, f"{one.threshold:g}", *(f"{accuracy.f1:.3f}" for accuracy in one.ages)])
+            rows.append([*names, interval, *(f"{value:.3f}" for value in values), propagation, precision])
+        ages.append([*names, *(f"{accuracy.f1:.3f}" for accuracy in one.ages)])
     labels = figures[0].ages[0].labels
+    names = ["precision", "input", "threshold"]
     columns = [
         "motion",
-        "input",
-        "threshold",
+        *names,
         "interval",
         "precision",
         "recall",
         "F1",
         "AP",
         "F1 minus per frame (95 %)",
+        f"F1 minus {first} (95 %)",
     ]
     return "\n\n".join(
         (
             f"{figures[0].video}: {figures[0].frames} frames, {labels} labels",
             table(columns, rows),
-            table(["F1 at key age", "input", "threshold", *map(str, range(len(figures[0].ages)))], ages),
+            table(["F1 at key age", *names, *map(str, range(len(figures[0].ages)))], ages),
         )
     )
+
+
+def _shift(shift: Difference) -> str:
+    return f"{shift.f1:+.3f} ({shift.low:+.3f} to {shift.high:+.3f})"
 
 
 if __name__ == "__main__":

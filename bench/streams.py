@@ -94,9 +94,9 @@ def demo_frames(number: int) -> Frames:
         return [frame.image for frame, _ in zip(source, range(number), strict=False)]
 
 
-def warm_engine(model: Path, lanes: int, frames: Frames, precision: Precision = "auto") -> Engine:
+def warm_engine(model: Path, lanes: int, frames: Frames, precision: Precision = "auto", slices: int = 1) -> Engine:
     """Open a bundle, and run each of its programs."""
-    engine = Engine(load_bundle(model), precision=precision, lanes=lanes)
+    engine = Engine(load_bundle(model), precision=precision, lanes=lanes, slices=slices)
     for lane in (None, *range(lanes)):
         session = StreamSession(engine, FixedInterval(2))
         for frame in frames[:4]:

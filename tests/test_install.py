@@ -31,10 +31,10 @@ def test_the_extras_that_errors_name_are_in_the_readme() -> None:
     assert {extra for extra in named if f"`{extra}`" not in section} == set()
 
 
-@pytest.mark.parametrize("dockerfile", ["Dockerfile.cpu", "Dockerfile.gpu"])
+@pytest.mark.parametrize("dockerfile", ["Dockerfile.cpu", "Dockerfile.gpu", "Dockerfile.k40"])
 def test_an_image_gets_every_folder_that_a_wheel_is_built_from(dockerfile: str) -> None:
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    folders = {*wheel["packages"], hatch_build.SOURCE, "clients/python/keywarp"}
+    folders = {*wheel["packages"], *hatch_build.COPIES, "clients/python/keywarp"}
     [made] = re.findall(r"^RUN mkdir -p ([^\\&]+)", (ROOT / "docker" / dockerfile).read_text(), re.MULTILINE)
     assert set(shlex.split(made)) == folders  # without them the first build stage fails
     sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}

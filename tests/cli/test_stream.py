@@ -53,7 +53,7 @@ def test_a_video_is_streamed_and_its_results_are_written_and_summarised(tmp_path
     video = write_video(tmp_path / "v.mp4")
     out, lines = tmp_path / "out.mp4", tmp_path / "out.ndjson"
     with ScriptedPeer() as server:
-        shown = stream(server.address, video, "--out", out, "--json", lines, "--interval", "10", "--in-flight", "1")
+        shown = stream(server.address, video, "--out", out, "--ndjson", lines, "--interval", "10", "--in-flight", "1")
     assert (shown.status, shown.err) == (0, "")
     assert "street, interval 10" in shown.out
     assert [json.loads(line)["frame"] for line in lines.read_text().splitlines()] == list(range(20))
@@ -73,17 +73,18 @@ def test_the_schedule_is_sent_and_named_in_the_summary(tmp_path: Path, stream: S
         stream(server.address, write_video(tmp_path / "v.mp4"), *options)
     assert heard == [Hello(schedule="adaptive", interval=8, max_interval=40, max_age=2.5)]
     with ScriptedPeer() as server:
-        shown = stream(server.address, tmp_path / "v.mp4", *options, "--summary-json")
+        shown = stream(server.address, tmp_path / "v.mp4", *options, "--json")
     assert json.loads(shown.out)["title"] == "street, adaptive interval 8"  # which a narrow table may wrap
 
 
 def test_options_that_mean_nothing_for_the_source_are_refused(tmp_path: Path, stream: Stream) -> None:
     video = write_video(tmp_path / "v.mp4")
-    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (64, 48)).save(tmp_path / "images" / "a.png")
     with ScriptedPeer() as server:
         for arguments, said in (
-            ([tmp_path / "a.png", "--video", "0"], "an image"),
-            ([tmp_path, "--video", "0"], "a folder of images"),
+            ([tmp_path / "images" / "a.png", "--video", "0"], "an image"),
+            ([tmp_path / "images", "--video", "0"], "a folder of images"),
             ([video, "--codec", "h264", "--quality", "50"], "no JPEG images"),
             ([video, "--codec", "mp4", "--in-flight", "3"], "no JPEG images"),
         ):
@@ -95,7 +96,7 @@ def test_options_that_mean_nothing_for_the_source_are_refused(tmp_path: Path, st
 def test_figures_are_printed_as_json(tmp_path: Path, stream: Stream) -> None:
     video = write_video(tmp_path / "v.mp4")
     with ScriptedPeer() as server:
-        shown = stream("http://127.0.0.1:9", video, "--server", server.address, "--summary-json")
+        shown = stream("http://127.0.0.1:9", video, "--server", server.address, "--json")
     figures = json.loads(shown.out)
     assert (figures["frames"], figures["key_frames"]) == (20, 2)
     assert figures["fps"] == pytest.approx(20 / figures["seconds"])
@@ -115,7 +116,7 @@ def test_a_break_is_reported_and_counted_and_ends_the_stream_without_reconnect(t
         peer.connection.close(CloseCode.SERVICE_RESTART, "the server stops")
 
     with ScriptedPeer(restart_once) as server:
-        shown = stream(server.address, video, "--summary-json")
+        shown = stream(server.address, video, "--json")
     figures = json.loads(shown.out)
     assert (shown.status, figures["frames"], figures["reconnects"]) == (0, 20, 1)
     assert shown.err.startswith("keywarp: stream s: the server ended the stream: the server stops (close code 1012); ")
@@ -152,7 +153,7 @@ def test_errors_are_one_sentence_and_status_1(tmp_path: Path, stream: Stream) ->
 def test_a_damaged_video_fails_but_leaves_its_results_so_far(tmp_path: Path, stream: Stream) -> None:
     cut = write_cut_video(tmp_path)
     with ScriptedPeer() as server:
-        shown = stream(server.address, cut, "--json", tmp_path / "r.ndjson", "--summary-json")
+        shown = stream(server.address, cut, "--ndjson", tmp_path / "r.ndjson", "--json")
     assert shown.status == 1
     assert "is damaged" in shown.err
     assert not (tmp_path / "r.ndjson").exists()
@@ -174,7 +175,7 @@ def test_what_the_server_misses_of_a_container_is_said_and_can_be_allowed(tmp_pa
     video, results = write_video(tmp_path / "v.mp4", frames=20), tmp_path / "r.ndjson"
     for options, status in (([], 1), (["--allow-damage"], 0)):
         with ScriptedPeer(script) as server:
-            shown = stream(server.address, video, "--codec", "mp4", "--json", results, "--summary-json", *options)
+            shown = stream(server.address, video, "--codec", "mp4", "--ndjson", results, "--json", *options)
         figures = json.loads(shown.out)
         assert (shown.status, figures["frames"], results.exists()) == (status, 1, not status)
         assert figures["missing"] == 19  # by the index
@@ -201,7 +202,7 @@ def test_an_interrupt_ends_with_status_130_and_leaves_valid_part_files(tmp_path:
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with ScriptedPeer(stop_in_the_middle) as server:
         command = [*COMMAND, str(video), "--server", server.address]
-        command += ["--out", str(tmp_path / "o.mp4"), "--json", str(tmp_path / "r.ndjson")]
+        command += ["--out", str(tmp_path / "o.mp4"), "--ndjson", str(tmp_path / "r.ndjson")]
         with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8", env=environment) as process:
             assert stuck.wait(30)
             process.send_signal(signal.SIGINT)

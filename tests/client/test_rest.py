@@ -44,6 +44,16 @@ def test_models_are_loaded_and_unloaded(twin: Twin) -> None:
     ]
 
 
+def test_a_client_waits_until_the_models_are_loaded(twin: Twin) -> None:
+    with ScriptedApi(200, b'{"status": "ready"}') as api:
+        twin.call(api.address, "wait_until_ready")
+    assert [request for request, _, _ in api.requests] == ["GET /readyz"]
+    with ScriptedApi(503, b"{}") as api, pytest.raises(ApiError) as refused:
+        twin.call(api.address, "wait_until_ready", 0.3)
+    assert refused.value.status == 503
+    assert len(api.requests) > 1
+
+
 def test_loading_has_a_timeout_of_its_own(twin: Twin) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ConnectError, match="did not answer in time"):
         twin.call(f"http://127.0.0.1:{silent.getsockname()[1]}", "load_model", "street", timeout=0.1)

@@ -17,7 +17,7 @@ def test_frames_are_turned_upright_unless_they_are_wanted_as_stored(
     tiny_bundle(tmp_path / "models" / "tiny")
     video = saved(tmp_path / "turned.mp4", film(turn=90))
     common = "--model", "tiny", "--models", tmp_path / "models", "--out", tmp_path
-    done = keywarp("demo", *common, "--video", video, "--summary-json", *options)
+    done = keywarp("demo", *common, "--video", video, "--json", *options)
     assert done.status == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "turned.ndjson").read_text().splitlines()]
     assert {(line["width"], line["height"]) for line in lines} == {size}

@@ -50,7 +50,7 @@ def test_the_bundle_says_what_its_values_are(folder: Path) -> None:
 def test_a_run_writes_values_and_a_video(folder: Path, tmp_path: Path) -> None:
     done = keywarp(
         *("run", folder / "street", "--model", folder / "depth", "--interval", "4"),
-        *("--json", tmp_path / "results.ndjson", "--out", tmp_path / "annotated.mp4"),
+        *("--ndjson", tmp_path / "results.ndjson", "--out", tmp_path / "annotated.mp4"),
     )
     assert done.status == 0, done.stderr
     results = [Result.model_validate_json(line) for line in (tmp_path / "results.ndjson").read_text().splitlines()]

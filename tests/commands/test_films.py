@@ -40,7 +40,7 @@ class Ran:
 
     def __init__(self, folder: Path, model: Path, film: Path, *options: str | Path) -> None:
         results = folder / "r.ndjson"
-        arguments = ["--model", model, "--backend", "onnxruntime", "--json", results, "--summary-json", *options]
+        arguments = ["--model", model, "--backend", "onnxruntime", "--ndjson", results, "--json", *options]
         self.ran: Completed = keywarp("run", film, *arguments)
         self.complete = results.exists()
         part = results if self.complete else results.with_name("r.ndjson.part")

@@ -17,7 +17,7 @@ def test_without_motion_a_propagated_result_is_that_of_its_key_frame(motion: str
     bundle = tiny_bundle(tmp_path / "tiny", flow=(100.0, 0.0))  # everything comes from outside
     video = write_video(tmp_path / "v.mp4", frames=14)  # from dark to bright
     results = tmp_path / "r.ndjson"
-    ran = keywarp("run", video, "--model", bundle.path, "--motion", motion, "--interval", "12", "--json", results)
+    ran = keywarp("run", video, "--model", bundle.path, "--motion", motion, "--interval", "12", "--ndjson", results)
     assert ran.status == 0, ran.stderr
     *_, key, propagated = (json.loads(line) for line in results.read_text().splitlines())
     assert (key["kind"], propagated["kind"]) == ("key", "propagated")
@@ -34,6 +34,6 @@ def test_codec_motion_processes_a_video(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path / "tiny")
     results = tmp_path / "r.ndjson"
     video = write_video(tmp_path / "v.mp4", frames=14)
-    ran = keywarp("run", video, "--model", bundle.path, "--motion", "codec", "--json", results)
+    ran = keywarp("run", video, "--model", bundle.path, "--motion", "codec", "--ndjson", results)
     assert ran.status == 0, ran.stderr
     assert len(results.read_text().splitlines()) == 14

@@ -32,7 +32,7 @@ def test_key_frames_are_placed_by_the_chosen_schedule(
     schedule: str, reasons: list[str | None], film: Path, tmp_path: Path
 ) -> None:
     bundle, results = tiny_bundle(tmp_path / "tiny"), tmp_path / "r.ndjson"
-    ran = keywarp("run", film, "--model", bundle.path, "--schedule", schedule, "--interval", "3", "--json", results)
+    ran = keywarp("run", film, "--model", bundle.path, "--schedule", schedule, "--interval", "3", "--ndjson", results)
     assert ran.status == 0, ran.stderr
     assert [json.loads(line)["reason"] for line in results.read_text().splitlines()] == reasons
 
@@ -55,7 +55,7 @@ def test_a_schedule_that_makes_no_sense_is_wrong_use(options: list[str], says: s
 def test_masks_are_the_same_with_and_without_a_results_file(film: Path, tmp_path: Path) -> None:
     bundle, results = tiny_bundle(tmp_path / "tiny"), tmp_path / "r.ndjson"
     alone, beside = tmp_path / "alone.json", tmp_path / "beside.json"
-    for options in (("--coco", alone), ("--coco", beside, "--json", results)):
+    for options in (("--coco", alone), ("--coco", beside, "--ndjson", results)):
         ran = keywarp("run", film, "--model", bundle.path, *options)
         assert ran.status == 0, ran.stderr
     assert json.loads(alone.read_text())["annotations"]
@@ -66,14 +66,14 @@ def test_masks_are_the_same_with_and_without_a_results_file(film: Path, tmp_path
 
 def test_key_frames_overlap_with_the_frames_after_them(film: Path, tmp_path: Path) -> None:
     bundle, results = tiny_bundle(tmp_path / "tiny"), tmp_path / "r.ndjson"
-    ran = keywarp("run", film, "--model", bundle.path, "--interval", "2", "--overlap", "1", "--json", results)
+    ran = keywarp("run", film, "--model", bundle.path, "--interval", "2", "--overlap", "1", "--ndjson", results)
     assert ran.status == 0, ran.stderr
     assert [json.loads(line)["key_age"] for line in results.read_text().splitlines()] == [0, 1, 2, 1, 2, 1]
 
 
 def test_tracked_objects_have_ids_in_results_and_in_the_motchallenge_file(film: Path, tmp_path: Path) -> None:
     bundle, results, mot = tiny_bundle(tmp_path / "d", detection=True), tmp_path / "r.ndjson", tmp_path / "mot.txt"
-    ran = keywarp("run", film, "--model", bundle.path, "--track", "--json", results, "--mot", mot)
+    ran = keywarp("run", film, "--model", bundle.path, "--track", "--ndjson", results, "--mot", mot)
     assert ran.status == 0, ran.stderr
     lines = [json.loads(line) for line in results.read_text().splitlines()]
     found = {(line["frame"] + 1, one["track_id"]) for line in lines for one in line["detections"] if one["track_id"]}

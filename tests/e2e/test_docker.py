@@ -128,7 +128,7 @@ def project(image: str) -> Iterator[Project]:
 
 def test_the_container_serves_a_client_outside_of_it(project: Project, tmp_path: Path) -> None:
     results = tmp_path / "results.ndjson"
-    done = keywarp("stream", street_video(), "--server", project.url, "--json", results)
+    done = keywarp("stream", street_video(), "--server", project.url, "--ndjson", results)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in results.read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["propagated" if n % 10 else "key" for n in range(250)]
@@ -206,19 +206,20 @@ def test_every_option_of_the_server_is_passed_to_its_container() -> None:
     assert passed == options - {"KEYWARP_HOST", "KEYWARP_PORT", "KEYWARP_MODELS", "KEYWARP_DATA"}
 
 
-def test_the_gpu_profile_differs_only_in_its_gpu_and_never_falls_back_to_the_cpu() -> None:
+@pytest.mark.parametrize("profile", ["gpu", "k40"])
+def test_a_gpu_profile_differs_only_in_its_gpu_and_never_falls_back_to_the_cpu(profile: str) -> None:
     if shutil.which("docker") is None or subprocess.run(["docker", "compose", "version"], check=False).returncode:
         pytest.skip("there is no docker compose")
-    services = json.loads(docker("compose", "--profile", "gpu", "config", "--format", "json"))["services"]
-    gpu, cpu = services["gpu"], services["keywarp"]
+    services = json.loads(docker("compose", "--profile", profile, "config", "--format", "json"))["services"]
+    gpu, cpu = services[profile], services["keywarp"]
     [device] = gpu["deploy"]["resources"]["reservations"]["devices"]
     assert device["driver"] == "nvidia"
     assert {"gpu", "compute", "utility"} <= set(device["capabilities"])
-    assert gpu["build"]["dockerfile"] == "docker/Dockerfile.gpu"
+    assert gpu["build"]["dockerfile"] == f"docker/Dockerfile.{profile}"
     assert gpu["environment"].pop("KEYWARP_BACKEND") == "tensorrt"
     assert cpu["environment"].pop("KEYWARP_BACKEND") is None
     own = ("build", "deploy", "image", "ports", "profiles", "volumes")
     assert {key: value for key, value in gpu.items() if key not in own} == {
         key: value for key, value in cpu.items() if key not in own
     }
-    assert "gpu" not in json.loads(docker("compose", "config", "--format", "json"))["services"]
+    assert profile not in json.loads(docker("compose", "config", "--format", "json"))["services"]

@@ -50,7 +50,7 @@ def write_turned(path: Path) -> Path:
 def results(command: list[str], source: Path, tmp_path: Path, *options: str) -> tuple[int, list[dict[str, Any]], str]:
     """Run the command, and return its exit status, the results that it wrote, and its message."""
     file = tmp_path / "results.ndjson"
-    done = keywarp(*command, str(source), "--json", str(file), *options)
+    done = keywarp(*command, str(source), "--ndjson", str(file), *options)
     written = file if file.exists() else file.with_name(f"{file.name}.part")
     lines = written.read_text().splitlines() if written.exists() else []
     return done.returncode, [json.loads(line) for line in lines], done.stderr

@@ -49,7 +49,7 @@ def check_results(results: list[dict[str, Any]], frames: int, interval: int) -> 
 
 
 def test_the_demo_writes_its_files_and_prints_its_figures(clip: Path, tmp_path: Path) -> None:
-    done = keywarp("demo", "--video", clip, "--models", MODELS, "--out", tmp_path, "--summary-json")
+    done = keywarp("demo", "--video", clip, "--models", MODELS, "--out", tmp_path, "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert figures["keyed"]["frames"] == figures["per_frame"]["frames"] == figures["per_frame"]["key_frames"] == CLIP
@@ -67,7 +67,7 @@ def test_the_demos_own_video_is_the_street_scene() -> None:
 def test_stream_writes_one_line_and_one_picture_for_each_frame(server: Server, clip: Path, tmp_path: Path) -> None:
     annotated, results = tmp_path / "annotated.mp4", tmp_path / "results.ndjson"
     options = ["--server", server.url, "--model", "street", "--interval", "5"]
-    done = keywarp("stream", clip, *options, "--out", annotated, "--json", results)
+    done = keywarp("stream", clip, *options, "--out", annotated, "--ndjson", results)
     assert done.returncode == 0, done.stderr
     check_results(lines(results), CLIP, interval=5)
     assert video_frames(annotated) == CLIP
@@ -75,7 +75,7 @@ def test_stream_writes_one_line_and_one_picture_for_each_frame(server: Server, c
 
 def test_run_gives_the_same_results_without_a_server(tmp_path: Path) -> None:
     results = tmp_path / "results.ndjson"
-    done = keywarp("run", street_video(), "--models", MODELS, "--json", results)
+    done = keywarp("run", street_video(), "--models", MODELS, "--ndjson", results)
     assert done.returncode == 0, done.stderr
     check_results(lines(results), FRAMES, interval=10)
 
@@ -199,7 +199,7 @@ def test_a_server_that_is_told_to_stop_ends_a_running_stream_with_a_reason(tmp_p
         command = [sys.executable, "-m", "keywarp.cli", "stream", str(street_video()), "--server", server.url]
         results = tmp_path / "results.ndjson"
         client = subprocess.Popen(
-            [*command, "--interval", "1", "--reconnect", "0", "--json", str(results)],
+            [*command, "--interval", "1", "--reconnect", "0", "--ndjson", str(results)],
             stderr=subprocess.PIPE,
             encoding="utf-8",
         )
@@ -220,7 +220,7 @@ def test_an_unreachable_server_is_reported_in_one_sentence() -> None:
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_every_backend_runs_the_shipped_model(backend: str, clip: Path) -> None:
-    done = keywarp("run", clip, "--models", MODELS, "--backend", backend, "--interval", "25", "--summary-json")
+    done = keywarp("run", clip, "--models", MODELS, "--backend", backend, "--interval", "25", "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert (figures["frames"], figures["key_frames"]) == (CLIP, 2)

@@ -38,7 +38,7 @@ def test_the_shipped_bundles_are_small_and_go_into_the_images() -> None:
     assert sum(file.stat().st_size for name in SHIPPED for file in (MODELS / name).iterdir()) < MOST_BYTES
     for name in SHIPPED:
         assert f"!models/{name}\n" in (ROOT / ".dockerignore").read_text()
-        for file in ("Dockerfile.cpu", "Dockerfile.gpu"):
+        for file in ("Dockerfile.cpu", "Dockerfile.gpu", "Dockerfile.k40"):
             assert f"COPY models/{name} /models/{name}\n" in (ROOT / "docker" / file).read_text()
 
 
@@ -75,9 +75,7 @@ def test_the_server_has_both_models_and_takes_the_segmenter_by_default(
 
 
 def test_the_demo_shows_the_detector(clip: Path, tmp_path: Path) -> None:
-    done = keywarp(
-        "demo", "--model", "street-detect", "--video", clip, "--models", MODELS, "--out", tmp_path, "--summary-json"
-    )
+    done = keywarp("demo", "--model", "street-detect", "--video", clip, "--models", MODELS, "--out", tmp_path, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["model"]["name"] == "street-detect"
     lines = [json.loads(line) for line in (tmp_path / "bikes.ndjson").read_text().splitlines()]

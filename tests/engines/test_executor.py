@@ -46,7 +46,7 @@ class BlockedSession(StreamSession):
 class MeetingSession:
     """A session whose frames wait for each other, and which notes the lanes that they run on."""
 
-    awaited = None
+    owed = useful = 0
 
     def __init__(self, engine: Engine, meeting: Barrier | None = None) -> None:
         self._session = StreamSession(engine)
@@ -212,6 +212,6 @@ def test_lanes_of_openvino_share_the_cores_and_are_not_pinned_to_the_same_one(tm
     engine.prepare(64, 96)
     compiled = engine._compiled((64, 96))
     for lane in compiled.lanes:
-        model = cast("Any", lane.key)._request.get_compiled_model()
+        model = cast("Any", lane.key[0].program)._request.get_compiled_model()
         properties = ("NUM_STREAMS", "INFERENCE_NUM_THREADS", "ENABLE_CPU_PINNING")
         assert [model.get_property(name) for name in properties] == [1, 2, False]

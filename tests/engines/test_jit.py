@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from keywarp.engines.jit import jit, jit_reordering
+from keywarp.engines.jit import jit, jit_or
 
 
 @jit
@@ -19,7 +19,11 @@ def halves(number: int) -> int:
     return count
 
 
-@jit_reordering
+def add(values: NDArray[np.float32]) -> np.float32:
+    return np.float32(values.sum())
+
+
+@jit_or(add, reorder=True)
 def total(values: NDArray[np.float32]) -> np.float32:
     result = np.float32(0)
     for value in values:

@@ -1,10 +1,6 @@
-"""Key frames whose features are computed beside the frames after them."""
+"""Key frames whose features are computed between the frames after them."""
 
-import os
-import sys
-import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
 from itertools import count
 from pathlib import Path
 from threading import Event
@@ -26,10 +22,10 @@ from keywarp.engines import (
     KeyReason,
     MotionVectors,
     StreamSession,
+    slicing,
 )
-from keywarp.engines.engine import KeyState
+from keywarp.engines.engine import KeyPass
 from keywarp.engines.motion import MotionName
-from keywarp.engines.session import KeyPass
 from tests.engines.motion.videos import decoded, pan
 from tests.tiny_bundle import tiny_bundle
 
@@ -37,24 +33,6 @@ PATIENCE = 60.0  # seconds
 INTERVAL, OVERLAP, COUNT = 6, 3, 22
 MOTIONS: tuple[MotionName, ...] = ("network", "flow-chained", "dis", "dis-chained-repaired", "codec", "none")
 Frames = Sequence[NDArray[np.uint8]]
-
-
-class Passes:
-    """Holds key passes back, to run them when a test says so."""
-
-    def __init__(self) -> None:
-        self.waiting: list[tuple[KeyPass, Future[tuple[KeyState, float]]]] = []
-
-    def __call__(self, key_pass: KeyPass) -> Future[tuple[KeyState, float]]:
-        future: Future[tuple[KeyState, float]] = Future()
-        self.waiting.append((key_pass, future))
-        return future
-
-    def run(self) -> None:
-        while self.waiting:
-            key_pass, future = self.waiting.pop(0)
-            if future.set_running_or_notify_cancel():
-                future.set_result(key_pass(1))
 
 
 class Scripted:
@@ -72,6 +50,11 @@ class Scripted:
         return KeyDecision(forced or self._reasons.get(number))
 
 
+@pytest.fixture(autouse=True)
+def _small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slicing, "SMALLEST", 1.0)
+
+
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
     return open_engine(tmp_path)
@@ -84,7 +67,7 @@ def video() -> list[tuple[NDArray[np.uint8], MotionVectors | None]]:
 
 def open_engine(tmp_path: Path, motion: MotionName | None = None, backend: BackendName = "auto") -> Engine:
     bundle = tiny_bundle(tmp_path / "tiny", flow=(0.25, 0.0), motion_gain=0.002)
-    return Engine(bundle, backend, "fp32", cache=tmp_path / "cache", motion=motion, lanes=2)
+    return Engine(bundle, backend, "fp32", cache=tmp_path / "cache", motion=motion, lanes=2, slices=3)
 
 
 def images(number: int = COUNT) -> Frames:
@@ -132,101 +115,118 @@ def test_without_executor_and_with_it_results_are_the_same(engine: Engine) -> No
     executor.close()
 
 
+def test_a_share_of_the_steps_follows_each_frame_of_the_overlap(engine: Engine) -> None:
+    """The first four frames of an interval of eight, with an overlap of two."""
+    session = StreamSession(engine, FixedInterval(8), overlap=2)
+    owed: list[int] = []
+    for image in images(12):
+        session.process(image)
+        owed.append(session.owed)
+        assert session.useful == session.owed
+        while session.owed:
+            session.advance()
+    assert engine.steps(images()[0]) == 3
+    assert owed == [0] * 8 + [2, 1, 0, 0]
+
+
 def test_an_eager_stream_uses_a_key_frame_as_soon_as_it_is_ready(engine: Engine) -> None:
-    passes = Passes()
     session = StreamSession(engine, FixedInterval(10), overlap=8, eager=True)
     ages = []
     for number, image in enumerate(images(15)):
-        ages.append(session.process(image, beside=passes).key_age)
+        ages.append(session.process(image).key_age)
         if number == 12:
-            passes.run()
+            while session.useful:
+                session.advance()
     assert ages == [*range(13), 3, 4]
 
 
-def test_an_eager_stream_waits_when_the_overlap_is_over(engine: Engine) -> None:
-    passes = Passes()
+def test_an_eager_stream_computes_what_is_left_when_the_overlap_is_over(engine: Engine) -> None:
     session = StreamSession(engine, FixedInterval(4), overlap=2, eager=True)
     for image in images(6):
-        assert session.awaited is None
-        session.process(image, beside=passes)
-    assert session.awaited is passes.waiting[0][1]
-    passes.run()
-    assert session.awaited is None
-    assert session.process(images()[6], beside=passes).key_age == 2
+        session.process(image)
+    assert session.owed == session.useful == 1
+    assert session.process(images()[6]).key_age == 2
+    assert session.owed == session.useful == 0
 
 
 @pytest.mark.parametrize("how", ["gap", "size", "age", "interrupt", "cut"])
 def test_what_cannot_be_propagated_blocks_and_discards_the_key_frame_that_is_computed(engine: Engine, how: str) -> None:
-    passes = Passes()
-
     session = StreamSession(
         engine, Scripted({4: KeyReason.INTERVAL, 5: KeyReason.CUT if how == "cut" else None}), max_age=20.0, overlap=3
     )
     for number, image in enumerate(images(5)):
-        assert session.process(image, timestamp=float(number), beside=passes).key_age == number
+        assert session.process(image, timestamp=float(number)).key_age == number
+    assert session.owed == 1
     image = images()[5]
     if how == "interrupt":
         session.interrupt()
+        assert session.owed == 0
     if how == "size":
         image = np.ascontiguousarray(image[:64])
     timestamp = 100.0 if how == "age" else 5.0
-    result = session.process(image, timestamp=timestamp, gap=how == "gap", beside=passes)
+    result = session.process(image, timestamp=timestamp, gap=how == "gap")
     assert (result.kind, result.key_age) == ("key", 0)
     assert result.reason == {"interrupt": "gap"}.get(how, how)
-    assert passes.waiting[0][1].cancelled()
-    assert session.process(image, timestamp=timestamp + 1, beside=passes).key_age == 1
+    assert session.owed == session.useful == 0
+    assert session.process(image, timestamp=timestamp + 1).key_age == 1
 
 
-def test_after_an_error_of_the_key_frame_that_is_computed_the_frame_that_needs_it_blocks(engine: Engine) -> None:
-    passes = Passes()
+def test_after_an_error_of_a_step_the_frame_that_needs_the_key_frame_blocks(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session = StreamSession(engine, FixedInterval(3), overlap=2)
     for image in images(4):
-        session.process(image, beside=passes)
-    passes.waiting.pop()[1].set_exception(BackendError("the device is gone"))
-    results = [session.process(image, beside=passes) for image in images(6)[4:]]
+        session.process(image)
+
+    def fail(*_: object) -> None:
+        raise BackendError("the device is gone")
+
+    monkeypatch.setattr(engine, "step", fail)
+    session.advance()
+    assert session.owed == session.useful == 0
+    results = [session.process(image) for image in images(6)[4:]]
     assert [(result.key_age, result.reason) for result in results] == [(4, None), (0, "gap")]
 
 
 def test_a_frame_may_be_changed_once_it_is_processed(engine: Engine) -> None:
-    passes, kept = Passes(), StreamSession(engine, FixedInterval(2), overlap=1)
+    kept = StreamSession(engine, FixedInterval(2), overlap=1)
     reused, session = np.empty_like(images()[0]), StreamSession(engine, FixedInterval(2), overlap=1)
     for image in images(5):
         expected = kept.process(image)
         reused[:] = image
-        found = session.process(reused, beside=passes)
+        found = session.process(reused)
         reused[:] = 0
-        passes.run()
         assert same(found, expected)
 
 
-def test_frames_of_other_streams_do_not_wait_for_key_frames_that_overlap(engine: Engine) -> None:
-    """They have a lane of their own, even while the stream of a key frame waits for it."""
-    executor, gate, began = Executor(lanes=2), Event(), Event()
-    sessions = [StreamSession(engine, FixedInterval(2), overlap=overlap) for overlap in (1, 3)]
-    other = StreamSession(engine, FixedInterval(100))
-    compute = engine.key
+def test_steps_run_as_soon_as_a_result_is_handed_out_and_frames_of_others_go_between(engine: Engine) -> None:
+    """The frame of another session waits for one step only, though more are owed."""
+    executor, gate, began = Executor(), Event(), Event()
+    session, other = StreamSession(engine, FixedInterval(2), overlap=1), StreamSession(engine, FixedInterval(100))
+    step, order = engine.step, list[str]()
 
-    def slow(frame: NDArray[np.uint8], lane: int | None = None) -> tuple[FrameResult, KeyState]:
-        if began.is_set():
-            assert gate.wait(PATIENCE)
-        return compute(frame, lane)
+    def slow(*arguments: Any) -> Any:
+        began.set()
+        assert gate.wait(PATIENCE)
+        order.append("step")
+        return step(*arguments)
 
     for image in images(2):
-        for session in (*sessions, other):
-            executor.submit(session, image).result(PATIENCE)
-    engine.key = slow  # type: ignore[method-assign]
-    began.set()
-    for session in sessions:
-        assert executor.submit(session, images()[2]).result(PATIENCE).key_age == 2
-    waiting = executor.submit(sessions[0], images()[3])
-    for image in images(9)[2:]:
-        assert executor.submit(other, image).result(PATIENCE).kind == "propagated"
-    assert not waiting.done()
+        executor.submit(session, image).result(PATIENCE)
+        executor.submit(other, image).result(PATIENCE)
+    engine.step = slow  # type: ignore[method-assign, assignment]
+    assert executor.submit(session, images()[2]).result(PATIENCE).key_age == 2
+    assert began.wait(PATIENCE)
+    frames = [executor.submit(other, images()[2]), executor.submit(session, images()[3])]
+    for name, frame in zip(("other", "frame"), frames, strict=True):
+        frame.add_done_callback(lambda _, name=name: order.append(name))  # type: ignore[misc]
     gate.set()
-    result = waiting.result(PATIENCE)
+    result = frames[1].result(PATIENCE)
     executor.close()
+    assert order == ["step", "other", "step", "step", "frame"]
     assert result.key_age == 1
     assert result.turn < result.queue, "it waited for its own key frame"
+    assert result.overlapped > 0
 
 
 def test_closing_the_executor_computes_what_queued_frames_need_and_nothing_else(engine: Engine) -> None:
@@ -240,38 +240,34 @@ def test_closing_the_executor_computes_what_queued_frames_need_and_nothing_else(
         assert session.process(image).key_age in (0, 5), "a key frame that was discarded is made up for"
 
 
-def test_overlapping_needs_lanes(tmp_path: Path) -> None:
-    single = Engine(tiny_bundle(tmp_path / "tiny"), precision="fp32", cache=tmp_path / "cache")
-    with pytest.raises(ValueError, match="at least 2 lanes"):
-        StreamSession(single, overlap=1)
-    with pytest.raises(ValueError, match="at least 0 frames, got -1"):
-        StreamSession(single, overlap=-1)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
-def test_key_frames_that_overlap_have_a_lower_priority_than_frames(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    executor, session = Executor(lanes=2), StreamSession(engine, FixedInterval(2), overlap=1)
-    priorities: dict[str, set[int]] = {"key": set(), "propagate": set()}
-    key, propagate = engine.key, engine.propagate
-
-    def note(name: str) -> None:
-        priorities[name].add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-
-    def noted_key(*arguments: Any) -> tuple[FrameResult, KeyState]:
-        note("key")
-        return key(*arguments)
-
-    def noted_propagate(*arguments: Any) -> FrameResult:
-        note("propagate")
-        return propagate(*arguments)
-
-    executor.submit(session, images()[0]).result(PATIENCE)
-    monkeypatch.setattr(engine, "key", noted_key)
-    monkeypatch.setattr(engine, "propagate", noted_propagate)
-    for image in images(6)[1:]:
-        executor.submit(session, image).result(PATIENCE)
+def test_without_slices_a_key_frame_is_computed_in_one_step(tmp_path: Path) -> None:
+    engine = Engine(tiny_bundle(tmp_path / "tiny"), precision="fp32", cache=tmp_path / "cache")
+    executor, session = Executor(), StreamSession(engine, FixedInterval(3), overlap=2)
+    assert [executor.submit(session, image).result(PATIENCE).key_age for image in images(9)] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        2,
+        3,
+        4,
+        2,
+    ]
     executor.close()
-    usual = os.getpriority(os.PRIO_PROCESS, 0)
-    assert priorities == {"key": {min(19, usual + 10)}, "propagate": {usual}}
+    assert engine.steps(images()[0]) == 1
+
+
+def test_an_overlap_is_not_negative(engine: Engine) -> None:
+    with pytest.raises(ValueError, match="at least 0 frames, got -1"):
+        StreamSession(engine, overlap=-1)
+
+
+def test_copied_features_are_computed_in_steps_with_the_result(tmp_path: Path) -> None:
+    engine = open_engine(tmp_path, "none")
+    state = KeyPass(engine, images()[0])
+    assert state.steps == 4, "the head's step, too"
+    expected, _ = engine.key(images()[0])
+    copied = state.finish().copied
+    assert copied is not None
+    assert same(copied, expected)

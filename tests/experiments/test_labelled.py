@@ -124,3 +124,13 @@ def test_a_file_that_holds_no_labels_is_refused(tmp_path: Path) -> None:
     file.write_text(json.dumps(content))
     with pytest.raises(DataError, match="annotation 1 is of an image or a category that isn't listed"):
         read_labels(file)
+
+
+def test_a_difference_may_be_that_of_another_run_at_the_same_interval(engine: Engine, video: LabelledVideo) -> None:
+    judged = {
+        (one.frame, one.age): judge_found(one, video, "red", 1)
+        for one in detect(engine, Clip("moving", moving), video, 2)
+    }
+    fresh = {(frame, age): judged[frame, 0] for frame, age in judged}
+    assert difference(judged, 2, 0.4, judged).f1 == 0.0
+    assert difference(judged, 2, 0.4, fresh).f1 == -0.5

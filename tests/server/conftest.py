@@ -129,7 +129,7 @@ class StreamConnection:
 class _EndlessSession:
     """A session whose frame takes until it is released."""
 
-    awaited = None
+    owed = useful = 0
 
     def __init__(self) -> None:
         self._released = threading.Event()

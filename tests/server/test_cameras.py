@@ -180,10 +180,13 @@ def test_tracking_is_switched_on_and_off_and_rules_survive_a_restart(
     assert server.http.put("/v1/streams/gate/rules", json=rules).is_success
     assert info(server, "gate")["track"], "rules need it"
     wanted = server.http.get("/v1/streams/gate/rules").json()
+    add(server, "yard", f"{live.address}/gate", **rules)
+    assert server.http.get("/v1/streams/yard/rules").json() == wanted
     server.stop()
     again = start(models=tmp_path, data=tmp_path / "data", **PULLING)
     until(again, "gate", "running")
     assert again.http.get("/v1/streams/gate/rules").json() == wanted
+    assert again.http.get("/v1/streams/yard/rules").json() == wanted, "those it was added with"
     assert info(again, "gate")["title"] == "The gate"
 
 

@@ -25,7 +25,7 @@ CHECKS = (
     "response_headers_conformance",
     "response_schema_conformance",
 )
-ENDLESS = r"/v1/streams/\{stream_id\}/(results|preview)"  # responses that last as long as the stream
+ENDLESS = r"/v1/(previews|streams/\{stream_id\}/(results|preview))"  # responses that last as long as streams
 DESTRUCTIVE = r"load$"  # operations after which the model isn't there for those that follow
 KNOWN = {"path.name": "tiny", "path.model_version": "1.0.0", "path.stream_id": "known"}
 

@@ -1,6 +1,9 @@
 """Streams that the server pulls over HTTP, on real servers. tests/e2e/test_cameras.py has those over RTSP."""
 
+import hashlib
 import io
+import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -295,7 +298,7 @@ def test_a_wrong_password_is_tried_so_seldom_that_no_camera_locks_out() -> None:
     [
         ("admin:wrong@", 'Basic realm="camera"', "it refuses the user and password of its URL"),
         ("", 'Basic realm="camera"', "its URL lacks a user and password"),
-        ("admin:right@", 'Digest realm="camera", nonce="1"', "it wants Digest authentication"),
+        ("admin:right@", 'NTLM realm="camera"', "it wants NTLM authentication"),
     ],
 )
 def test_a_refused_password_is_reported_and_not_tried_again_until_it_is_mended(
@@ -323,6 +326,44 @@ def test_a_refused_password_is_reported_and_not_tried_again_until_it_is_mended(
     assert puller.http.post(f"/v1/streams/{stream}/resume").is_success
     ended = until(puller, stream, "ended")
     assert (ended["frames"], ended.get("problem")) == (FRAMES, None)
+
+
+def digest(password: str, responder: Responder, seen: list[str]) -> Responder:
+    """Respond only to a request that is signed with a password (RFC 7616), with a new nonce after every second one."""
+
+    def md5(*parts: str) -> str:
+        return hashlib.md5(":".join(parts).encode(), usedforsecurity=False).hexdigest()
+
+    def respond(handler: SourceHandler) -> None:
+        kind, _, text = handler.headers.get("Authorization", "").partition(" ")
+        fields = dict(re.findall(r'(\w+)="?([^",]*)"?', text)) if kind == "Digest" else {}
+        nonce = f"nonce-{len(seen) // 2}"
+        login = md5("admin", "camera", password)
+        signed = md5("GET", handler.path)
+        wanted = md5(login, nonce, fields.get("nc", ""), fields.get("cnonce", ""), "auth", signed)
+        if fields.get("response") == wanted and fields["uri"] == handler.path:
+            seen.append(nonce)
+            responder(handler)
+        else:
+            handler.send_response(401)
+            challenge = f'Digest realm="camera", nonce="{nonce}", qop="auth", algorithm=MD5'
+            handler.send_header("WWW-Authenticate", challenge)
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+
+    return respond
+
+
+def test_a_web_camera_with_digest_authentication_is_pulled(puller: Running, web: SourceServer) -> None:
+    seen: list[str] = []
+    web.responders["/list.m3u8"] = digest("ri ght", playlist("/clip.ts?a=1"), seen)
+    web.responders["/clip.ts?a=1"] = digest("ri ght", web.responders["/clip.ts"], seen)
+    address = web.address.replace("//", "//admin:ri%20ght@")
+    ended = until(puller, pull(puller, f"{address}/list.m3u8"), "ended")
+    assert (ended["frames"], ended.get("problem")) == (FRAMES, None)
+    assert len(seen) >= 2
+    wrong = pull(puller, f"{web.address.replace('//', '//admin:wrong@')}/list.m3u8")
+    assert "it refuses the user and password" in until(puller, wrong, "unauthorized")["problem"]
 
 
 def test_a_pulled_stream_is_connected_only_while_frames_come(
@@ -424,6 +465,13 @@ def test_a_camera_that_cannot_be_reached_is_not_called_something_else(puller: Ru
     assert created.status_code == 201, created.text
     assert until(puller, "away", "retrying")["problem"] == "the source can't be read: Connection refused"
     puller.http.delete("/v1/streams/away")
+
+
+def test_a_camera_that_takes_connections_but_answers_nothing_is_said_to_be_silent(impatient: Running) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as camera:  # the system takes connections for it
+        stream = pull(impatient, f"rtsp://127.0.0.1:{camera.getsockname()[1]}/stream1")
+        problem = until(impatient, stream, "retrying")["problem"]
+    assert re.fullmatch(r"the source sent nothing for [\d.]+ s", problem)
 
 
 @pytest.mark.parametrize("kind", OPENING)

@@ -7,6 +7,7 @@ import pytest
 
 from keywarp.networks import Checkpoint, ModelCard, save_checkpoint
 from tests.command_line import keywarp
+from tests.tiny_bundle import tiny_bundle
 from tests.training.recipes import VIDEOS, write_recipe
 from tests.training.tiny import OPTIONS, networks
 
@@ -100,3 +101,37 @@ def test_an_unknown_motion_source_is_wrong_use() -> None:
     assert "'guess' is not one of network, none, sift-fast, sift-slow" in " ".join(
         done.stderr.replace("│", " ").split()
     )
+
+
+def test_a_bundle_runs_in_the_engine_and_is_as_accurate_as_its_checkpoint(folder: Path) -> None:
+    done = keywarp("export", "checkpoint.pt", "--out", "models/square", "--motion", "network")
+    assert done.returncode == 0, done.stderr
+    bundle = run("models/square", "--recipe", "square.toml", "--precision", "fp32", "--json", "--out", "found.json")
+    assert bundle.returncode == 0, bundle.stderr
+    figures = json.loads(bundle.stdout)
+    assert figures == json.loads((folder / "found.json").read_text())
+    [found] = figures["accuracy"].values()
+    assert "fp32" in found["fp32"]["backend"]
+    network = run("checkpoint.pt", "--recipe", "square.toml", "--motion", "network", "--no-runtime", "--json")
+    [expected] = json.loads(network.stdout)["accuracy"].values()
+    assert found["fp32"]["per_frame"]["mean"] == pytest.approx(expected["per frame"]["by_age"][0], abs=0.01)
+    assert found["fp32"]["by_motion"]["network"]["by_age"] == pytest.approx(expected["network"]["by_age"], abs=0.01)
+    table = run("models/square", "--recipe", "square.toml", "--precision", "fp32", "--precision", "auto")
+    assert "auto" in table.stdout
+    assert "by key age:" in table.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("checkpoint.pt", "--precision", "int8"), "checkpoint.pt is a checkpoint, which is evaluated in fp32"),
+        (("models/square", "--precision", "int4"), "'int4' is not one of auto, fp32"),
+        (("models/square", "--motion", "codec"), "'codec' needs a video's own motion vectors"),
+        (("models/square", "--motion", "guess"), "there is no motion source 'guess'"),
+    ],
+)
+def test_options_that_do_not_fit_are_wrong_use(folder: Path, arguments: tuple[str, ...], error: str) -> None:
+    tiny_bundle(folder / "models" / "square")
+    done = run(*arguments, "--recipe", "square.toml")
+    assert done.returncode == 2
+    assert error in " ".join(done.stderr.replace("│", " ").split())

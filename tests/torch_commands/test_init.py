@@ -30,7 +30,7 @@ def test_untrained_networks_run_a_video(task: str, tmp_path: Path) -> None:
     exported = keywarp("export", tmp_path / "r50.pt", "--out", tmp_path / "r50", "--motion", "flow-repaired")
     assert exported.returncode == 0, exported.stderr
     video = write_video(tmp_path / "v.mp4", frames=3)
-    ran = keywarp("run", video, "--model", tmp_path / "r50", "--json", tmp_path / "r.ndjson", "--interval", "2")
+    ran = keywarp("run", video, "--model", tmp_path / "r50", "--ndjson", tmp_path / "r.ndjson", "--interval", "2")
     assert ran.returncode == 0, ran.stderr
     lines = [json.loads(line) for line in (tmp_path / "r.ndjson").read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["key", "propagated", "key"]

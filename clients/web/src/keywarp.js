@@ -20,8 +20,11 @@ export { Feed, chooseCodec, containerOf, openCamera, sendFile } from "./media.js
 /** @typedef {import("./messages.js").Model} Model */
 /** @typedef {import("./messages.js").Problem} Problem */
 /** @typedef {import("./messages.js").Ready} Ready */
+/** @typedef {import("./messages.js").Reloaded} Reloaded */
+/** @typedef {import("./messages.js").Rules} Rules */
 /** @typedef {import("./messages.js").StreamEvent} StreamEvent */
 /** @typedef {import("./messages.js").StreamInfo} StreamInfo */
+/** @typedef {import("./messages.js").StreamOptions} StreamOptions */
 /** @typedef {import("./messages.js").StreamRequest} StreamRequest */
 /** @typedef {import("./messages.js").WatchMessage} WatchMessage */
 /** @typedef {Hello & {stream?: string, signal?: AbortSignal}} ConnectOptions `stream` is the stream's id, random by default */
@@ -152,11 +155,7 @@ export class Client {
    * @returns {Promise<StreamInfo>}
    */
   createStream(request = {}) {
-    return this.#json("/v1/streams", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(request),
-    });
+    return this.#send("POST", "/v1/streams", request);
   }
 
   /** @param {string} id @returns {Promise<void>} */
@@ -172,11 +171,28 @@ export class Client {
    * @returns {Promise<StreamInfo>}
    */
   change(id, changes) {
-    return this.#json(streamPath(id), {
-      method: "PATCH",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(changes),
-    });
+    return this.#send("PATCH", streamPath(id), changes);
+  }
+
+  /** @param {string} id @param {{signal?: AbortSignal}} options @returns {Promise<Rules>} the stream's zones, lines and rules */
+  rules(id, { signal } = {}) {
+    return this.#json(`${streamPath(id)}/rules`, { signal });
+  }
+
+  /**
+   * Watch a stream by other zones, lines and rules from now on.
+   *
+   * @param {string} id
+   * @param {Rules} rules
+   * @returns {Promise<Rules>}
+   */
+  setRules(id, rules) {
+    return this.#send("PUT", `${streamPath(id)}/rules`, rules);
+  }
+
+  /** Let the server read its site file and API keys again. @returns {Promise<Reloaded>} */
+  reload() {
+    return this.#json("/v1/reload", { method: "POST" });
   }
 
   /** @param {string} id a pulled stream's id @returns {Promise<StreamInfo>} */
@@ -205,22 +221,50 @@ export class Client {
    * Subscribe to a stream's frames as JPEG images with the results drawn on them.
    *
    * @param {string} id
-   * @param {{fps?: number, width?: number, signal?: AbortSignal}} options `fps` and `width` are upper limits
+   * @param {{fps?: number, width?: number, zones?: boolean, signal?: AbortSignal}} options `fps` and `width` are upper
+   *     limits; `zones` is whether zones and lines are drawn, too
    * @returns {AsyncGenerator<Blob, void, void>}
    */
-  async *preview(id, { fps = 10, width = 640, signal } = {}) {
-    const response = await this.#request(`${streamPath(id)}/preview?fps=${fps}&width=${width}`, { signal });
-    yield* readParts(bodyOf(response));
+  async *preview(id, options = {}) {
+    for await (const { jpeg } of this.pictures(id, options)) yield jpeg;
+  }
+
+  /**
+   * Subscribe to a stream's frames like `preview`, with their positions in the stream.
+   *
+   * @param {string} id
+   * @param {{fps?: number, width?: number, zones?: boolean, signal?: AbortSignal}} options
+   * @returns {AsyncGenerator<{frame: number, jpeg: Blob}, void, void>}
+   */
+  async *pictures(id, { fps = 10, width = 640, zones = true, signal } = {}) {
+    const response = await this.#request(`${streamPath(id)}/preview?fps=${fps}&width=${width}&zones=${zones}`, { signal });
+    for await (const { headers, blob } of readParts(bodyOf(response))) yield { frame: Number(headers.get("keywarp-frame")), jpeg: blob };
+  }
+
+  /**
+   * Subscribe to the frames of all streams over one connection, since browsers open only a few to a server.
+   *
+   * @param {{fps?: number, width?: number, signal?: AbortSignal}} options `fps` and `width` are upper limits
+   * @returns {AsyncGenerator<{stream: string, frame: number, jpeg: Blob}, void, void>}
+   */
+  async *previews({ fps = 2, width = 320, signal } = {}) {
+    const response = await this.#request(`/v1/previews?fps=${fps}&width=${width}`, { signal });
+    for await (const { headers, blob } of readParts(bodyOf(response))) {
+      yield { stream: headers.get("keywarp-stream") ?? "", frame: Number(headers.get("keywarp-frame")), jpeg: blob };
+    }
   }
 
   /**
    * List what the rules of streams reported, the newest first.
    *
-   * @param {{stream?: string, limit?: number, signal?: AbortSignal}} options `stream` for the events of one stream only
+   * @param {{stream?: string, rule?: string, since?: Date, until?: Date, limit?: number, signal?: AbortSignal}} options
+   *     `stream` and `rule` for the events of one only; `since` (inclusive) and `until` (exclusive) are about their start
    * @returns {Promise<StreamEvent[]>}
    */
-  events({ stream, limit = 100, signal } = {}) {
-    const query = new URLSearchParams({ limit: String(limit), ...(stream === undefined ? {} : { stream }) });
+  events({ stream, rule, since, until, limit = 100, signal } = {}) {
+    const query = new URLSearchParams({ limit: String(limit) });
+    const filters = { stream, rule, since: since?.toISOString(), until: until?.toISOString() };
+    for (const [name, value] of Object.entries(filters)) if (value !== undefined) query.set(name, value);
     return this.#json(`/v1/events?${query}`, { signal });
   }
 
@@ -246,6 +290,20 @@ export class Client {
   }
 
   /**
+   * Process a video, and get it with its results drawn in.
+   *
+   * @param {Blob} file a video whose type or codec the server knows
+   * @param {StreamOptions & {codec?: string, id?: string, width?: number, signal?: AbortSignal}} options `id` is the
+   *     stream's while it is processed
+   * @returns {Promise<Blob>} an MP4 file
+   */
+  async annotate(file, { signal, ...options } = {}) {
+    const query = new URLSearchParams();
+    for (const [name, value] of Object.entries(options)) if (value != null) query.set(name, String(value));
+    return (await this.#request(`/v1/videos/annotated?${query}`, { method: "POST", body: file, signal })).blob();
+  }
+
+  /**
    * Open a connection that feeds a stream.
    *
    * @param {ConnectOptions} options
@@ -267,6 +325,11 @@ export class Client {
       throw error;
     }
     return conversation;
+  }
+
+  /** Send an object as JSON. @param {string} method @param {string} path @param {object} body */
+  #send(method, path, body) {
+    return this.#json(path, { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
   }
 
   /** @param {string} path @param {RequestInit} init */

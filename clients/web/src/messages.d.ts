@@ -9,6 +9,7 @@ export interface StreamOptions {
   max_interval?: number | null; // only with the schedule `adaptive`
   max_age?: number | null; // seconds; if the key frame is older, the next frame is a key frame
   overlap?: number | null; // frames by which key frames overlap with others; the server's default if not given
+  max_fps?: number | null; // the most frames per second that are processed; all if not given
   mode?: "lossless" | "latest" | null;
   masks?: "png" | "rle" | "none" | null;
   resolution?: "model" | "frame" | null;
@@ -27,6 +28,7 @@ export interface Hello extends StreamOptions {
 }
 
 export interface StreamRequest extends StreamOptions {
+  hidden?: [number, number][][] | null; // regions that are made black, as corners in shares of the frame
   id?: string | null;
   source?: string; // URL that the server pulls the stream from
 }
@@ -87,6 +89,7 @@ export interface StreamInfo {
   max_interval: number | null;
   max_age: number | null; // seconds
   overlap?: number; // frames
+  max_fps?: number | null; // frames per second
   mode: string;
   connected: boolean; // whether a client feeds it, or frames come from its source
   age: number; // seconds since the stream was created
@@ -232,6 +235,53 @@ export interface StreamEvent {
   area?: number | null; // the largest
   snapshot?: string | null; // path of a JPEG
   clip?: string | null; // path of an MP4
+}
+
+/** x and y as shares of the frame's width and height, from its top left corner. */
+export type Point = [number, number];
+
+/** What to report: objects or classes in a zone, or objects that cross a line. */
+export interface Rule {
+  classes?: string[]; // names; empty: all of the model's
+  zone?: string | null; // where; anywhere on the frame if not given
+  line?: string | null; // a line to cross, instead of a zone
+  direction?: "both" | "left" | "right"; // to which side of the line, seen from its first point to its second
+  min_confidence?: number; // of an object, 0..1
+  min_area?: number; // of an object's box, as a share of the frame; of a segmentation's classes, as a share of the zone
+  min_seconds?: number; // for how long an object, or the classes, must be there
+  min_count?: number; // how many objects must be there at the same time
+  cooldown?: number; // seconds after an event in which no other begins
+  times?: string[]; // of the day, such as `22:00-06:00`; empty: always
+  days?: Day[]; // on which a time begins; empty: all
+}
+
+export type Day = "mon" | "tue" | "wed" | "thu" | "fri" | "sat" | "sun";
+
+/** The zones, lines and rules of one camera. */
+export interface Rules {
+  title?: string | null; // the camera's name for people
+  timezone?: string; // of the rules' times
+  zones?: Record<string, Point[]>; // corners
+  lines?: Record<string, [Point, Point]>;
+  rules?: Record<string, Rule>;
+  clip_before?: number; // seconds
+  clip_after?: number; // seconds; 0: no clips
+  events?: string[]; // names of the server's sinks that get the events
+}
+
+/** The names of what a reload has changed. */
+export interface Changes {
+  added: string[];
+  changed: string[];
+  removed: string[];
+}
+
+/** What reading the operator's files again has changed. */
+export interface Reloaded {
+  streams: Changes; // of the site file
+  sinks: Changes;
+  keys: Changes;
+  failed: Record<string, string>; // why streams couldn't be started or changed, by name
 }
 
 export interface Ready {

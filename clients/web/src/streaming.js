@@ -40,13 +40,13 @@ export async function* readLines(body) {
  * Read a `multipart/x-mixed-replace` body part by part. Each part must have a Content-Length header.
  *
  * @param {ReadableStream<Uint8Array>} body
- * @returns {AsyncGenerator<Blob, void, void>}
+ * @returns {AsyncGenerator<{headers: Headers, blob: Blob}, void, void>}
  */
 export async function* readParts(body) {
   let buffer = new Uint8Array(0);
   let end = -1; // offset of the current part's end, or -1 until its headers have been read
   let start = 0;
-  let type = "";
+  let headers = new Headers();
   for await (const chunk of readChunks(body)) {
     const joined = new Uint8Array(buffer.length + chunk.length);
     joined.set(buffer);
@@ -56,18 +56,25 @@ export async function* readParts(body) {
       if (end < 0) {
         start = endOfHeaders(buffer);
         if (start < 0) break;
-        const headers = new TextDecoder("latin1").decode(buffer.subarray(0, start));
-        const length = /^content-length:\s*(\d+)/im.exec(headers)?.[1];
+        headers = headersOf(new TextDecoder("latin1").decode(buffer.subarray(0, start)));
+        const length = headers.get("content-length");
         if (!length) throw new Error("a part of the multipart response has no Content-Length header");
-        type = /^content-type:\s*([^\s;]+)/im.exec(headers)?.[1] ?? "";
         end = start + Number(length);
       }
       if (buffer.length < end) break;
-      yield new Blob([buffer.slice(start, end)], { type });
+      const type = headers.get("content-type")?.split(";")[0] ?? "";
+      yield { headers, blob: new Blob([buffer.slice(start, end)], { type }) };
       buffer = buffer.slice(end);
       end = -1;
     }
   }
+}
+
+/** @param {string} text the boundary and the headers of a part, line by line @returns {Headers} */
+function headersOf(text) {
+  const headers = new Headers();
+  for (const [, name, value] of text.matchAll(/^([\w-]+):[ \t]*(.*?)\r?$/gm)) headers.append(name, value);
+  return headers;
 }
 
 /** @param {Uint8Array} bytes @returns {number} the offset just after the empty line, or -1 if it hasn't arrived yet */

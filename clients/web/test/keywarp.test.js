@@ -233,7 +233,7 @@ test("parts of a multipart body are found wherever the chunks are split", async 
   for (const size of [1, 7, 1000]) {
     const chunks = whole.match(new RegExp(`[^]{1,${size}}`, "g")) ?? [];
     const found = [];
-    for await (const blob of readParts(body(...chunks))) {
+    for await (const { blob } of readParts(body(...chunks))) {
       assert.equal(blob.type, "image/jpeg");
       found.push(await blob.text());
     }
@@ -246,4 +246,41 @@ test("a file's codec is guessed from its name or type", () => {
   const found = names.map((name) => containerOf({ name, type: "" }));
   assert.deepEqual(found, ["mp4", "mp4", "webm", "mpegts", "h264", "hevc", null]);
   assert.equal(containerOf({ name: "video", type: "video/webm" }), "webm");
+});
+
+test("rules, events and videos are asked for as the REST API has them", async () => {
+  /** @type {[string, string, any][]} */ const asked = [];
+  const answer = async (/** @type {URL} */ url, /** @type {RequestInit} */ { method = "GET", body }) => {
+    asked.push([method, url.pathname + url.search, typeof body === "string" ? JSON.parse(body) : body]);
+    return new Response("{}");
+  };
+  const rest = client({ fetch: answer });
+  const file = new Blob(["video"]);
+  const since = new Date(Date.UTC(2026, 10, 30));
+  await rest.rules("a b");
+  await rest.setRules("gate", { title: "Gate" });
+  await rest.change("gate", { interval: 5 });
+  await rest.reload();
+  await rest.events({ stream: "gate", rule: "entry", since, limit: 5 });
+  await rest.annotate(file, { codec: "mp4", interval: 5, model: null });
+  assert.deepEqual(asked, [
+    ["GET", "/v1/streams/a%20b/rules", undefined],
+    ["PUT", "/v1/streams/gate/rules", { title: "Gate" }],
+    ["PATCH", "/v1/streams/gate", { interval: 5 }],
+    ["POST", "/v1/reload", undefined],
+    ["GET", "/v1/events?limit=5&stream=gate&rule=entry&since=2026-11-30T00%3A00%3A00.000Z", undefined],
+    ["POST", "/v1/videos/annotated?codec=mp4&interval=5", file],
+  ]);
+});
+
+test("pictures name their stream and frame", async () => {
+  const part = "--x\r\nContent-Type: image/jpeg\r\nKeywarp-Stream: gate\r\nKeywarp-Frame: 12\r\nContent-Length: 3\r\n\r\none\r\n";
+  const answer = async () => new Response(body(part, "--x--\r\n"));
+  const found = [];
+  for await (const { stream, frame, jpeg } of client({ fetch: answer }).previews()) found.push([stream, frame, await jpeg.text()]);
+  for await (const { frame, jpeg } of client({ fetch: answer }).pictures("gate")) found.push([frame, await jpeg.text()]);
+  assert.deepEqual(found, [
+    ["gate", 12, "one"],
+    [12, "one"],
+  ]);
 });

@@ -2,7 +2,7 @@
 
 Example:
     >>> from keywarp.engines import Engine, FixedInterval, StreamSession, load_bundle
-    >>> session = StreamSession(Engine(load_bundle("models/street")), FixedInterval(10))
+    >>> session = StreamSession(Engine(load_bundle("street")), FixedInterval(10))
     >>> result = session.process(frame)  # uint8 (H, W, 3), RGB
 """
 
@@ -27,9 +27,11 @@ from keywarp.engines.processor import available_cores, usual_lanes
 from keywarp.engines.result import DenseMap, Detections, FrameKind, FrameResult, KeyReason, LabelMap, Output
 from keywarp.engines.schedule import FixedInterval, KeyDecision, KeySchedule, StreamSchedule
 from keywarp.engines.session import StreamSession
+from keywarp.engines.slicing import SLICES
 
 __all__ = [
     "AVAILABLE",
+    "SLICES",
     "AdaptiveInterval",
     "Backend",
     "BackendError",

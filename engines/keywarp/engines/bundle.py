@@ -17,6 +17,7 @@ from keywarp.engines.manifest import MANIFEST, OPTIONAL, Manifest
 from keywarp.engines.motion.names import MotionSource
 from keywarp.engines.quantization import QUANTIZED_FILES, Quantization, QuantizedPrecision, quantized_file
 from keywarp.engines.records import GraphFile
+from keywarp.engines.shipped import shipped_bundles
 from keywarp.engines.signatures import graph_signature
 
 
@@ -98,7 +99,8 @@ def load_bundle(path: str | os.PathLike[str], *, keep: bool = False) -> Bundle:
     """Open a bundle, and check that its files are exactly those that its manifest describes.
 
     Args:
-        path: The bundle's folder.
+        path: The bundle's folder, or the name of one that comes with Keywarp: `street` or `street-detect`. A folder of
+            that name comes first.
         keep: Whether to keep the files in memory, so that the bundle can be compiled for further sizes even after its
             folder was replaced by another version.
 
@@ -107,6 +109,8 @@ def load_bundle(path: str | os.PathLike[str], *, keep: bool = False) -> Bundle:
             version, or a file's SHA-256 differs. The message names the file and says what to do.
     """
     folder = Path(path)
+    if not folder.exists():
+        folder = shipped_bundles().get(str(path), folder)
     manifest = read_manifest(folder)
     contents: dict[str, bytes] = {}
     for name, expected in manifest.all_files.items():

@@ -15,12 +15,28 @@ from typing import Any, Literal
 log = logging.getLogger(__name__)
 
 Capability = tuple[int, int]
-TENSORRT_SINCE: Capability = (7, 5)  # Turing, the oldest that TensorRT 10.x and TensorRT for RTX support
-CUDA_SINCE: Capability = (7, 0)  # Volta, the oldest that ONNX Runtime's current CUDA builds support
-MINIMUM_CAPABILITY = {
-    "tensorrt": TENSORRT_SINCE,
-    "onnxruntime-cuda": CUDA_SINCE,
-    "onnxruntime-tensorrt": TENSORRT_SINCE,
+Runtime = Literal["tensorrt", "tensorrt_rtx", "tensorrt8", "onnxruntime-cuda", "onnxruntime-tensorrt"]
+_TENSORRT: frozenset[Capability] = frozenset(
+    [(7, 5), (8, 0), (8, 6), (8, 7), (8, 9), (9, 0), (10, 0), (10, 3), (11, 0), (12, 0), (12, 1)]
+)
+_CUDA: frozenset[Capability] = frozenset([(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (12, 0)])
+# What each runtime has machine code for: TensorRT 10, TensorRT for RTX 1.7, TensorRT 8.5, ONNX Runtime 1.31. The last
+# has no code that the driver could compile for other GPUs.
+CAPABILITIES: dict[Runtime, frozenset[Capability]] = {
+    "tensorrt": _TENSORRT,
+    "tensorrt_rtx": frozenset([(7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1)]),
+    "tensorrt8": frozenset(
+        [(3, 5), (3, 7), (5, 0), (5, 2), (6, 0), (6, 1), (7, 0), (7, 5), (8, 0), (8, 6), (8, 9), (9, 0)]
+    ),
+    "onnxruntime-cuda": _CUDA,
+    "onnxruntime-tensorrt": _TENSORRT & _CUDA,
+}
+_NAMES: dict[Runtime, str] = {
+    "tensorrt": "TensorRT",
+    "tensorrt_rtx": "TensorRT for RTX",
+    "tensorrt8": "TensorRT 8.5",
+    "onnxruntime-cuda": "ONNX Runtime's CUDA provider",
+    "onnxruntime-tensorrt": "ONNX Runtime's TensorRT provider",
 }
 
 
@@ -36,9 +52,14 @@ class Gpu:
 
     def __str__(self) -> str:
         return (
-            f"{self.name} (compute capability {self.capability[0]}.{self.capability[1]}, "
+            f"{self.name} (compute capability {self.capability_text}, "
             f"{self.memory / 2**30:.0f} GiB, driver {self.driver})"
         )
+
+    @property
+    def capability_text(self) -> str:
+        """The compute capability as text, such as 8.6."""
+        return f"{self.capability[0]}.{self.capability[1]}"
 
     @property
     def label(self) -> str:
@@ -65,13 +86,17 @@ class BackendChoice:
         return next(iter(self.gpus), None)
 
 
-def usable_gpus(backend: str, gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
-    """Return the GPUs that are new enough for a backend, the best first."""
-    able = (gpu for gpu in gpus if gpu.capability >= MINIMUM_CAPABILITY[backend])
+def usable_gpus(runtime: Runtime, gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
+    """Return the GPUs that a runtime supports, the best first."""
+    able = (gpu for gpu in gpus if gpu.capability in CAPABILITIES[runtime])
     return tuple(sorted(able, key=lambda gpu: (gpu.capability, gpu.memory), reverse=True))
 
 
-def choose(installed: Collection[str], gpus: Collection[Gpu]) -> BackendChoice | None:
+def choose(
+    installed: Collection[str],
+    gpus: Collection[Gpu],
+    tensorrt: Literal["tensorrt", "tensorrt_rtx", "tensorrt8"] = "tensorrt",
+) -> BackendChoice | None:
     """Choose the fastest usable backend.
 
     The order is TensorRT, ONNX Runtime on CUDA, OpenVINO, ONNX Runtime on the CPU.
@@ -79,15 +104,18 @@ def choose(installed: Collection[str], gpus: Collection[Gpu]) -> BackendChoice |
     Args:
         installed: The names of the backends whose runtimes are installed.
         gpus: The machine's GPUs.
+        tensorrt: The TensorRT that the backend `tensorrt` uses.
 
     Returns:
         The choice, or None if no runtime is installed.
     """
     reasons: list[str] = []
-    for backend in ("tensorrt", "onnxruntime-cuda") if gpus else ():
-        able = usable_gpus(backend, gpus)
+    runtimes: dict[str, Runtime] = {"tensorrt": tensorrt, "onnxruntime-cuda": "onnxruntime-cuda"}
+    for backend, runtime in runtimes.items() if gpus else ():
+        able = usable_gpus(runtime, gpus)
         if not able:
-            reasons.append("{} needs compute capability {}.{}".format(backend, *MINIMUM_CAPABILITY[backend]))
+            lacking = " and ".join(sorted({gpu.capability_text for gpu in gpus}))
+            reasons.append(f"{_NAMES[runtime]} doesn't support compute capability {lacking}")
         elif backend not in installed:
             reasons.append(f"{backend} isn't installed")
         else:
@@ -106,33 +134,42 @@ def list_gpus() -> list[Gpu]:
         nvml = importlib.import_module("pynvml")
     except ImportError:
         return []
-    return read_gpus(nvml, _cuda_index)
+    return read_gpus(nvml, _find_in_cuda)
 
 
-def read_gpus(nvml: Any, cuda_index: Callable[[str, int], int | None]) -> list[Gpu]:
+@dataclass(frozen=True, slots=True)
+class CudaDevice:
+    """A GPU as CUDA sees it, which may be a part of the GPU that NVML sees (MIG)."""
+
+    index: int
+    name: str | None = None  # None if only NVML knows it
+    memory: int | None = None  # bytes
+
+
+def read_gpus(nvml: Any, find_in_cuda: Callable[[str, int], CudaDevice | None]) -> list[Gpu]:
     """Return the GPUs that CUDA may use, in CUDA's order, from the given sources.
 
     Args:
         nvml: The module `pynvml`.
-        cuda_index: A function from a GPU's PCI address and index in NVML's order to its index in CUDA's order, or None
-            if the GPU is hidden from CUDA.
+        find_in_cuda: A function from a GPU's PCI address and index in NVML's order to the same GPU in CUDA, or None if
+            it is hidden from CUDA.
     """
     gpus: list[Gpu] = []
     with _opened(nvml) as opened:
         for number in range(nvml.nvmlDeviceGetCount() if opened else 0):
             try:
                 handle = nvml.nvmlDeviceGetHandleByIndex(number)
-                index = cuda_index(_text(nvml.nvmlDeviceGetPciInfo(handle).busId), number)
-                if index is None:
+                device = find_in_cuda(_text(nvml.nvmlDeviceGetPciInfo(handle).busId), number)
+                if device is None:
                     continue
                 major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
                 gpus.append(
                     Gpu(
-                        index=index,
-                        name=_text(nvml.nvmlDeviceGetName(handle)),
+                        index=device.index,
+                        name=device.name or _text(nvml.nvmlDeviceGetName(handle)),
                         driver=_text(nvml.nvmlSystemGetDriverVersion()),
                         capability=(int(major), int(minor)),
-                        memory=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+                        memory=device.memory or int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
                     )
                 )
             except nvml.NVMLError as error:  # the GPU was lost, or isn't accessible
@@ -156,17 +193,26 @@ def _opened(nvml: Any) -> Iterator[bool]:
             nvml.nvmlShutdown()
 
 
-def _cuda_index(bus: str, number: int) -> int | None:
-    """Return CUDA's index of a GPU: CUDA orders by speed and may hide some. Without its bindings, use NVML's order."""
+def _find_in_cuda(bus: str, number: int) -> CudaDevice | None:
+    """Return a GPU as CUDA sees it: CUDA orders by speed and may hide some. Without its bindings, use NVML's order."""
     try:
         cuda: Any = importlib.import_module("cuda.bindings.driver")
     except ImportError:
-        return number
+        return CudaDevice(number)
     success = cuda.CUresult.CUDA_SUCCESS
     with contextlib.suppress(RuntimeError):  # the bindings find no driver, as in a container with NVML alone
         if cuda.cuInit(0)[0] == success:
             status, device = cuda.cuDeviceGetByPCIBusId(bus.encode())
-            return int(device) if status == success else None
+            if status != success:
+                return None
+            # Of a part of a GPU (MIG), the name says which part it is, so that plans for it aren't used elsewhere.
+            named, name = cuda.cuDeviceGetName(128, device)
+            sized, memory = cuda.cuDeviceTotalMem(device)
+            return CudaDevice(
+                int(device),
+                _text(name).partition("\0")[0] if named == success else None,
+                int(memory) if sized == success else None,
+            )
     return None
 
 

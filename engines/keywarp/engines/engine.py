@@ -17,7 +17,7 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from keywarp.engines.backends import BackendName, Precision, Program, open_backend
+from keywarp.engines.backends import BackendName, Precision, open_backend
 from keywarp.engines.backends.interface import DeviceTensor, Tensor
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.cache import prune
@@ -46,6 +46,7 @@ from keywarp.engines.placement import Placement
 from keywarp.engines.postprocessing import Postprocessor, open_postprocessor
 from keywarp.engines.precisions import choose_precision
 from keywarp.engines.preparation import input_size, place, resize
+from keywarp.engines.programs import Compiled, Programs, compile_graphs
 from keywarp.engines.reliability import rate
 from keywarp.engines.result import FrameKind, FrameResult, Output
 
@@ -65,31 +66,66 @@ class KeyState:
     small: NDArray[np.uint8] | None  # the frame as the flow network's input, (1, h, w, 3); None if features are copied
     tracker: MotionTracker | None  # follows the motion; None if nothing or the propagate graph itself does
     check: FlowCheck | None  # checks the flow, or None if features are copied, or cells don't cover whole pixels
-    result: FrameResult  # the key frame's own
+    copied: FrameResult | None = None  # the key frame's own result if features are copied, else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Programs:
-    """The compiled graphs for one size, on the whole device or on a share of it."""
+class KeyPass:
+    """The computing of a key frame's state in steps, with other frames in between.
 
-    key: Program
-    propagate: Program | None  # None if features are copied
-    motion: Program | None  # the flow network between frame and key frame, if its flow is repaired
-    flow: Program | None  # the flow network between any two images, if its flow is chained
-    postprocessor: Postprocessor
-    lock: Lock  # held while a program runs, since only one run is allowed at a time
+    Attributes:
+        steps: The number of steps.
+        left: The number of steps that are left.
+        seconds: The time that it took so far, as that of the whole device.
+        failed: The error of a step, or None. No steps are left then.
+    """
 
+    def __init__(self, engine: "Engine", frame: NDArray[np.uint8]) -> None:
+        """Begin.
 
-@dataclass(frozen=True, slots=True)
-class _Compiled:
-    """All compiled graphs for one size."""
+        Args:
+            engine: The engine that runs the networks.
+            frame: See `Engine.key`. It is copied, since it may be changed between steps.
 
-    whole: _Programs
-    lanes: tuple[_Programs, ...]  # none if the device isn't shared
+        Raises:
+            BackendError: See `Engine.key`.
+            BundleError: See `Engine.key`.
+        """
+        self._engine = engine
+        self._frame = frame.copy()
+        self._found: dict[str, Tensor] | KeyState = {}
+        self.steps = self.left = engine.steps(frame)
+        self.seconds = 0.0
+        self.failed: Exception | None = None
 
-    def on(self, lane: int | None) -> _Programs:
-        """Return the programs of a lane, or those of the whole device."""
-        return self.whole if lane is None or not self.lanes else self.lanes[lane % len(self.lanes)]
+    def step(self, lane: int | None = None) -> None:
+        """Run the next step. An error is kept for `finish`.
+
+        Args:
+            lane: See `Engine.key`. Each step may run on another lane.
+        """
+        started = time.perf_counter()
+        try:
+            assert not isinstance(self._found, KeyState)
+            self._found = self._engine.step(self._frame, self.steps - self.left, self._found, lane)
+        except Exception as error:  # noqa: BLE001 - it belongs to the frame that needs the state
+            self.failed, self.left = error, 0
+            return
+        self.left -= 1
+        self.seconds += (time.perf_counter() - started) / (1 if lane is None else self._engine.lanes)
+
+    def finish(self) -> KeyState:
+        """Run the steps that are left, and return the state.
+
+        Raises:
+            BackendError: If the device failed, or the engine is closed.
+            BundleError: If the graphs don't fit together, or their outputs don't fit the manifest.
+        """
+        while self.left:
+            self.step()
+        if self.failed:
+            raise self.failed
+        assert isinstance(self._found, KeyState)
+        return self._found
 
 
 class Engine:
@@ -98,6 +134,7 @@ class Engine:
     Attributes:
         takes_vectors: Whether the motion source uses the motion vectors of the video's codec.
         lanes: The number of frames of different streams that run at the same time.
+        slices: The greatest number of slices in which a key frame is computed if it overlaps with other frames.
     """
 
     def __init__(
@@ -114,6 +151,7 @@ class Engine:
         sizes_in_use: float = 0.0,
         keep_features: bool = False,
         lanes: int = 1,
+        slices: int = 1,
     ) -> None:
         """Open the backend. Graphs are compiled by `prepare`, or when the first frame of a size is processed.
 
@@ -134,6 +172,8 @@ class Engine:
             keep_features: Whether results carry the features that the head saw, which takes time.
             lanes: The number of frames of different streams that run at the same time, each on its share of a
                 processor. Graphs are then compiled twice, for the whole of it and for a share. A GPU has one lane.
+            slices: The greatest number of slices in which the features of a key frame are computed, so that other
+                frames can be processed in between, see `StreamSession`. Small networks have fewer.
 
         Raises:
             BackendError: If the backend can't be opened.
@@ -166,6 +206,7 @@ class Engine:
         self._sizes_in_use = sizes_in_use
         self._last_used: dict[tuple[int, int], float] = {}  # when each size was used last, in monotonic seconds
         self.lanes = lanes
+        self.slices = slices
         stride, downscale = bundle.manifest.finest.stride, bundle.manifest.flow.downscale
         self._stride = stride
         self._checks = stride % downscale == 0  # otherwise no pixels of the small image belong to a cell
@@ -177,7 +218,7 @@ class Engine:
                 + ("" if bundle.manifest.has_flow_network else "give the bundle a `flow.downscale` that divides them")
             )
         self._pixels_per_cell = stride // downscale
-        self._programs: OrderedDict[tuple[int, int], Future[_Compiled]] = OrderedDict()
+        self._programs: OrderedDict[tuple[int, int], Future[Compiled]] = OrderedDict()
         self._lock = Lock()
         self._closed = False
 
@@ -219,21 +260,50 @@ class Engine:
         programs = self._compiled(placement.size).on(lane)
         picture = resize(frame, placement.rows, placement.columns)
         with programs.lock:
-            outputs = programs.key.run({FRAME: self._input(picture, placement)})
-            result = _postprocess(programs.postprocessor, outputs, placement, frame, FrameKind.KEY, started)
-            features = self._kept_features(outputs, placement)
-        result = replace(result, features=features)
-        if programs.propagate is None:
-            copied = replace(result, output=copy.deepcopy(result.output))
-            return result, KeyState(placement, {}, None, None, None, copied)
-        manifest = self.bundle.manifest
-        names = [*(f.name for f in manifest.features), *(h.name for h in manifest.held)]
-        moved = {name: outputs[name] for name in names}
-        small = self._downscale(placement.cover(picture, self._stride))
-        check = FlowCheck(small, self._pixels_per_cell) if self._checks else None
-        tracker = self._open_tracker(programs, small, placement)
-        seen = self._seen(picture, small, placement)
-        return result, KeyState(placement, moved, seen, tracker, check, result)
+            outputs = programs.run_key({FRAME: self._input(picture, placement)})
+            result = self._key_result(programs, outputs, placement, frame, started)
+        return result, self._state(programs, outputs, placement, picture, result)
+
+    def steps(self, frame: NDArray[np.uint8]) -> int:
+        """Return the number of steps in which the state of a key frame can be computed without its result.
+
+        Args:
+            frame: See `key`.
+        """
+        placement = place(frame.shape[0], frame.shape[1], self.bundle.manifest.image)
+        return self._compiled(placement.size).whole.steps
+
+    def step(
+        self, frame: NDArray[np.uint8], number: int, tensors: Mapping[str, Tensor], lane: int | None
+    ) -> dict[str, Tensor] | KeyState:
+        """Run a step of computing a key frame's state. See `KeyPass`, which runs them in order.
+
+        Args:
+            frame: See `key`.
+            number: The number of the step, from 0.
+            tensors: What the steps before it gave.
+            lane: See `key`.
+
+        Returns:
+            What later steps take, or the state, by the last step.
+
+        Raises:
+            BackendError: See `key`.
+            BundleError: See `key`.
+        """
+        started = time.perf_counter()
+        placement = place(frame.shape[0], frame.shape[1], self.bundle.manifest.image)
+        programs = self._compiled(placement.size).on(lane)
+        if number == 0:
+            tensors = {FRAME: self._input(resize(frame, placement.rows, placement.columns), placement)}
+        with programs.lock:
+            outputs = programs.key[number].run(tensors)
+            if number < programs.steps - 1:
+                return outputs
+            copied = not programs.propagate
+            result = self._key_result(programs, outputs, placement, frame, started) if copied else None
+        picture = resize(frame, placement.rows, placement.columns)
+        return self._state(programs, outputs, placement, picture, result)
 
     def propagate(
         self,
@@ -261,16 +331,17 @@ class Engine:
             MotionError: If the motion source returned no valid flow.
         """
         started = time.perf_counter()
-        if key.small is None:  # copied deeply, so that changing one result changes no other
+        if key.copied:  # copied deeply, so that changing one result changes no other
             self._check_open()
-            output = copy.deepcopy(key.result.output)
+            output = copy.deepcopy(key.copied.output)
             result = _result(FrameKind.PROPAGATED, frame, output, time.perf_counter() - started, 0.0)
-            return replace(result, motion=self.motion, features=key.result.features)
+            return replace(result, motion=self.motion, features=key.copied.features)
         placement = key.placement
         programs = self._compiled(placement.size).on(lane)
         assert programs.propagate is not None
         picture = resize(frame, placement.rows, placement.columns)
         small = self._downscale(placement.cover(picture, self._stride))
+        assert key.small is not None
         inputs: dict[str, Tensor] = {**key.features}
         pair: dict[str, Tensor] = {}
         if programs.motion or self._takes_images:
@@ -311,9 +382,39 @@ class Engine:
             self._programs.clear()
         release_unused_memory()
 
-    def _open_tracker(
-        self, programs: _Programs, small: NDArray[np.uint8], placement: Placement
-    ) -> MotionTracker | None:
+    def _key_result(
+        self,
+        programs: Programs,
+        outputs: dict[str, Tensor],
+        placement: Placement,
+        frame: NDArray[np.uint8],
+        started: float,
+    ) -> FrameResult:
+        """Return the result of a key frame."""
+        result = _postprocess(programs.postprocessor, outputs, placement, frame, FrameKind.KEY, started)
+        return replace(result, features=self._kept_features(outputs, placement))
+
+    def _state(
+        self,
+        programs: Programs,
+        outputs: Mapping[str, Tensor],
+        placement: Placement,
+        picture: NDArray[np.uint8],
+        result: FrameResult | None,
+    ) -> KeyState:
+        """Return the state of a key frame. The result may be left out unless features are copied."""
+        if programs.propagate is None:
+            assert result is not None
+            return KeyState(placement, {}, None, None, None, replace(result, output=copy.deepcopy(result.output)))
+        manifest = self.bundle.manifest
+        names = [*(f.name for f in manifest.features), *(h.name for h in manifest.held)]
+        moved = {name: outputs[name] for name in names}
+        small = self._downscale(placement.cover(picture, self._stride))
+        check = FlowCheck(small, self._pixels_per_cell) if self._checks else None
+        tracker = self._open_tracker(programs, small, placement)
+        return KeyState(placement, moved, self._seen(picture, small, placement), tracker, check)
+
+    def _open_tracker(self, programs: Programs, small: NDArray[np.uint8], placement: Placement) -> MotionTracker | None:
         """Return the tracker of the motion since a key frame, or None if the propagate graph needs none."""
         source = self._source
         if not isinstance(source, MotionSource):
@@ -400,7 +501,7 @@ class Engine:
         if self._closed:
             raise BackendError(f"the engine of model {self.bundle.name} is closed: open another one")
 
-    def _compiled(self, size: tuple[int, int]) -> _Compiled:
+    def _compiled(self, size: tuple[int, int]) -> Compiled:
         """Return the programs for an input size. The first caller compiles, and the others wait for it."""
         with self._lock:
             self._check_open()
@@ -433,32 +534,18 @@ class Engine:
                 )
             del self._programs[oldest], self._last_used[oldest]
 
-    def _compile(self, height: int, width: int) -> _Compiled:
+    def _compile(self, height: int, width: int) -> Compiled:
         if self.takes_vectors or (self._named is not None and self._named.repaired):
-            from keywarp.engines.motion import loops  # imports numba
+            from keywarp.engines.motion import loops  # imports numba, if that is installed
 
             loops.warm_up()
         style = replace(self.backend.style, keep_features=self._keep_features)
         graphs = fuse_all(self._graphs, height, width, self._named, style)
-        whole = {name: self.backend.compile(graph.model, graph.resident) for name, graph in graphs.items()}
-        shares = {
-            name: self.backend.compile_lanes(graph.model, graph.resident, self.lanes)
-            for name, graph in graphs.items()
-            if self.lanes > 1
-        }
 
-        def programs(by_name: Mapping[str, Program]) -> _Programs:
-            return _Programs(
-                key=by_name["key"],
-                propagate=by_name.get("propagate"),
-                motion=by_name.get("motion"),
-                flow=by_name.get("flow"),
-                postprocessor=open_postprocessor(self.bundle.manifest, height, width, style.host_labels),
-                lock=Lock(),
-            )
+        def postprocessor() -> Postprocessor:
+            return open_postprocessor(self.bundle.manifest, height, width, style.host_labels)
 
-        lanes = zip(*shares.values(), strict=True)
-        return _Compiled(programs(whole), tuple(programs(dict(zip(shares, lane, strict=True))) for lane in lanes))
+        return compile_graphs(self.backend, graphs, postprocessor, self.lanes, self.slices)
 
 
 def _postprocess(

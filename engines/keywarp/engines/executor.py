@@ -12,11 +12,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.engines.engine import KeyState
 from keywarp.engines.motion import MotionVectors
-from keywarp.engines.processor import lower_priority
 from keywarp.engines.result import FrameResult
-from keywarp.engines.session import KeyPass, StreamSession
+from keywarp.engines.session import StreamSession
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,15 +27,6 @@ class _Job:
     queued_at: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _KeyJob:
-    """The features of one key frame, which are computed beside the frames of its session."""
-
-    session: StreamSession
-    key_pass: KeyPass
-    future: Future[tuple[KeyState, float]]
-
-
 class Executor:
     """Runs the frames of all sessions on a device, first come, first served.
 
@@ -46,12 +35,16 @@ class Executor:
     device: alone it is done sooner, but beside others the device does more, because the small layers of a network and
     the work around it use one core only.
 
-    Key frames that overlap with others (see `StreamSession`) are computed on the same lanes. Frames come first, and one
-    lane is always left to them, unless the next frame of a session waits for its key frame. The thread of a key frame
-    yields to those of frames, so that it takes the time that they leave.
+    Key frames that overlap with others (see `StreamSession`) are computed in steps, one slice of the feature network
+    each, on the same lanes. A step runs where no frame can: a share of them after each frame of the session, as soon as
+    its result is handed out, so that the next frame finds the device free. If frames of other sessions keep the device
+    busy, the steps run when it is the next frame's turn, before that frame. So no frame ever waits for more than the
+    step that is running, and the share of its own session. Only the session decides which steps these are, so results
+    don't depend on the time that anything takes. The frames and steps of a session never run at the same time.
 
     A device that runs its work asynchronously, as a GPU does, may give each lane a stream of its own: `process` then
-    submits the networks on it and collects their outputs, and host work of other lanes fills the time between.
+    submits the networks on it and collects their outputs, and host work of other lanes fills the time between. There a
+    key frame needs no slices: on a stream of low priority its kernels run where those of frames leave room.
     """
 
     def __init__(self, lanes: int = 1) -> None:
@@ -62,14 +55,12 @@ class Executor:
         """
         self.lanes = lanes
         self._pool = ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="keywarp-device")
-        self._key_pool = ThreadPoolExecutor(lanes, "keywarp-key", initializer=lower_priority)
         self._lock = Lock()
         self._closed = False
         self._depth = 0
         self._waiting: deque[_Job] = deque()
         self._running: set[StreamSession] = set()
-        self._keys: dict[Future[tuple[KeyState, float]], _KeyJob] = {}  # that wait for a lane, in order
-        self._computing = 0  # keys on a lane
+        self._upcoming: dict[StreamSession, None] = {}  # sessions with a key frame that is computed in steps, in order
         self._free = list(range(lanes))  # the lanes on which nothing runs
         self._done_at: WeakKeyDictionary[StreamSession, float] = WeakKeyDictionary()  # each session's last frame
 
@@ -108,8 +99,7 @@ class Executor:
         """
 
         def process(lane: int | None) -> FrameResult:
-            beside = partial(self._compute_beside, session)
-            return session.process(frame, index, skipped, vectors, timestamp, gap=gap, lane=lane, beside=beside)
+            return session.process(frame, index, skipped, vectors, timestamp, gap=gap, lane=lane)
 
         job = _Job(session, process, Future(), time.perf_counter())
         with self._lock:
@@ -126,18 +116,6 @@ class Executor:
         with self._lock:
             self._closed = True
         self._pool.shutdown(wait=True)
-        self._key_pool.shutdown(wait=True)
-        for future in self._keys:  # which no frame waits for
-            future.cancel()
-
-    def _compute_beside(self, session: StreamSession, key_pass: KeyPass) -> Future[tuple[KeyState, float]]:
-        """Queue the computing of a key frame's features, which overlaps with frames."""
-        job = _KeyJob(session, key_pass, Future())
-        with self._lock:
-            self._keys[job.future] = job
-            if not self._closed:
-                self._wake()
-        return job.future
 
     def _wake(self) -> None:
         """Wake a free lane. A lane that is busy looks for work itself when it is done."""
@@ -145,33 +123,24 @@ class Executor:
             self._pool.submit(self._run_jobs, self._free.pop())
 
     def _run_jobs(self, lane: int) -> None:
-        """Run jobs on a lane, until there are none that can run."""
+        """Run jobs and steps on a lane, until there are none that can run."""
         while taken := self._take(lane):
-            job, alone = taken
-            if isinstance(job, _KeyJob):
-                self._compute(job, lane)
-                continue
-            settle = self._run(job, None if alone else lane) if job.future.set_running_or_notify_cancel() else None
+            job, session, alone = taken
+            share = None if alone else lane
+            settle: Callable[[], None] | None = None
+            if job is None:
+                session.advance(share)
+            elif job.future.set_running_or_notify_cancel():
+                settle = self._run(job, share)
             with self._lock:
-                self._running.discard(job.session)
-                self._done_at[job.session] = time.perf_counter()
+                self._running.discard(session)
+                self._done_at[session] = time.perf_counter()
+                if session.useful:
+                    self._upcoming[session] = None
+                    if job and not self._closed:
+                        self._wake()
             if settle:  # whoever waits for the result may submit the session's next frame at once
                 settle()
-
-    def _compute(self, job: _KeyJob, lane: int) -> None:
-        """Compute a key frame's features, unless they aren't needed any more."""
-        settle: Callable[[], None] | None = None
-        if job.future.set_running_or_notify_cancel():
-            try:
-                settle = partial(job.future.set_result, self._key_pool.submit(job.key_pass, lane).result())
-            except BaseException as error:  # noqa: BLE001 - it belongs to the session
-                settle = partial(job.future.set_exception, error)
-        with self._lock:
-            self._computing -= 1
-            if job.session.awaited is job.future:  # until now its next frame waited for this, not for other sessions
-                self._done_at[job.session] = time.perf_counter()
-        if settle:
-            settle()
 
     def _run(self, job: _Job, lane: int | None) -> Callable[[], None]:
         """Run a job, and return what settles its future."""
@@ -184,26 +153,33 @@ class Executor:
             return partial(job.future.set_exception, error)
         return partial(job.future.set_result, result)
 
-    def _take(self, lane: int) -> tuple[_Job | _KeyJob, bool] | None:
-        """Return the next job, and whether it gets the whole device; without a job, free the lane."""
+    def _take(self, lane: int) -> tuple[_Job | None, StreamSession, bool] | None:
+        """Return the next job, or None for a step, its session, and whether it gets the whole device.
+
+        Without either, free the lane.
+        """
         with self._lock:
             for place, job in enumerate(self._waiting):
                 if job.session in self._running:
                     continue
-                if awaited := job.session.awaited:
-                    if key := self._keys.pop(awaited, None):
-                        self._computing += 1
-                        return key, False
-                    continue  # another lane computes it
+                if job.session.owed:
+                    return None, job.session, self._start(job.session)
                 del self._waiting[place]
-                alone = not self._running and all(other.session is job.session for other in self._waiting)
-                self._running.add(job.session)
-                return job, alone or self.lanes == 1
-            if self._keys and self._computing < self.lanes - 1 and not self._closed:
-                self._computing += 1
-                return self._keys.pop(next(iter(self._keys))), False
+                return job, job.session, self._start(job.session)
+            for session in [] if self._closed else [*self._upcoming]:
+                if session in self._running:
+                    continue
+                del self._upcoming[session]
+                if session.useful:
+                    return None, session, self._start(session)
             self._free.append(lane)
             return None
+
+    def _start(self, session: StreamSession) -> bool:
+        """Let a session run, and return whether it gets the whole device."""
+        alone = not self._running and all(other.session is session for other in self._waiting)
+        self._running.add(session)
+        return alone or self.lanes == 1
 
     def _finished(self, _: Future[FrameResult]) -> None:
         with self._lock:

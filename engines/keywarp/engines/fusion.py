@@ -28,7 +28,7 @@ detection it is the head's outputs, in which `keywarp.engines.detection` finds t
 and width are static, since runtimes compile faster code for static shapes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,7 @@ class GraphStyle:
     keep_features: bool = False  # whether the features go to the host as well, named as `kept` says
     channels_last: bool = False  # whether feature maps go from graph to graph as (h w, c) instead of (1, c, h, w)
     host_labels: bool = False  # whether a segmentation's result is its scores, of which the host makes labels
+    inner_type: int = TensorProto.FLOAT  # of ONNX, in which floats go from slice to slice: that of the arithmetic
 
 
 PLAIN = GraphStyle()
@@ -88,6 +89,7 @@ def fuse_key(bundle: Bundle, height: int, width: int, style: GraphStyle = PLAIN)
     """
     draft = _Draft(bundle, height, width, style)
     features = draft.splice("features", image=draft.prepare())
+    draft.know({features[name]: shape for name, shape in (draft.feature_shapes | draft.held_shapes).items()})
     draft.result(features)
     for name, shape in draft.feature_shapes.items():
         draft.output_map(name, features[name], shape)
@@ -252,6 +254,7 @@ class _Draft:
     initializers: list[onnx.TensorProto] = field(default_factory=list)
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
+    known: list[onnx.ValueInfoProto] = field(default_factory=list)
 
     @property
     def small_shape(self) -> list[int]:
@@ -280,6 +283,10 @@ class _Draft:
     def input(self, name: str, dtype: int, shape: list[int]) -> str:
         self.inputs.append(helper.make_tensor_value_info(name, dtype, shape))
         return name
+
+    def know(self, shapes: Mapping[str, list[int]]) -> None:
+        """Note shapes of tensors that can't always be inferred."""
+        self.known += [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
 
     def output(self, name: str, source: str, dtype: int, shape: Sequence[int | None]) -> None:
         self.nodes.append(helper.make_node("Identity", [source], [name]))
@@ -397,7 +404,7 @@ class _Draft:
         return self.node("Cast", self.node("ArgMax", full, axis=1, keepdims=0), to=TensorProto.UINT8)
 
     def finish(self, name: str) -> onnx.ModelProto:
-        graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, self.initializers)
+        graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, self.initializers, value_info=self.known)
         opset = helper.make_opsetid("", self.bundle.manifest.opset)
         model = helper.make_model(graph, opset_imports=[opset], ir_version=8, producer_name="keywarp")
         try:

@@ -1,11 +1,19 @@
-"""Compile functions to machine code, for loops over pixels and boxes that array operations can't express."""
+"""Compile functions to machine code, for loops over pixels and boxes that array operations can't express.
+
+numba, which compiles them, comes with the extra `jit`. It takes more space than the rest of the engine, so every loop
+on the path of a frame has a twin of array operations, which runs if numba isn't installed: with the same results up
+to rounding, but more slowly.
+"""
 
 import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ParamSpec, TypeVar, cast
 
-import numba
+from keywarp.engines.compiler import COMPILES
+
+if COMPILES:
+    import numba
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -16,23 +24,29 @@ def jit(function: Callable[P, R]) -> Callable[P, R]:
 
     The code releases the interpreter's lock while it runs. It follows IEEE arithmetic, so that equal inputs give equal
     outputs, and a division by zero doesn't raise. Compiled code is cached on disk next to the source, or else in the
-    user's cache folder, if one of them is writable.
+    user's cache folder, if one of them is writable. Without numba the function is interpreted.
 
     Args:
         function: A function of numpy arrays and numbers.
     """
-    return _compile(function, fastmath=False)
+    return _compile(function, fastmath=False) if COMPILES else function
 
 
-def jit_reordering(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a function as `jit` does, but add up sums in any order, so that vector instructions can.
-
-    The last digits of such a sum depend on the processor.
+def jit_or(twin: Callable[P, R], *, reorder: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator that compiles a function as `jit` does, or takes its twin if numba isn't installed.
 
     Args:
-        function: See `jit`.
+        twin: A function with the same results that uses array operations.
+        reorder: Whether to add up sums in any order, so that vector instructions can. The last digits of such a sum
+            depend on the processor.
     """
-    return _compile(function, fastmath={"reassoc", "contract", "nsz"})
+
+    def choose(function: Callable[P, R]) -> Callable[P, R]:
+        if not COMPILES:
+            return twin
+        return _compile(function, fastmath={"reassoc", "contract", "nsz"} if reorder else False)
+
+    return choose
 
 
 def _compile(function: Callable[P, R], fastmath: bool | set[str]) -> Callable[P, R]:

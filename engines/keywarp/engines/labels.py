@@ -3,6 +3,8 @@
 Between the centres of four cells scores are interpolated bilinearly. A class that has the highest score in all four
 has it everywhere between them, so most of a picture needs no arithmetic. Elsewhere only the classes that can have it
 are interpolated: those whose best score of the four isn't below the worst score of another class.
+
+These loops are compiled. Without numba, graphs give labels themselves (`GraphStyle.host_labels`).
 """
 
 import numpy as np

@@ -2,8 +2,6 @@
 
 import os
 import platform
-import sys
-import threading
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +9,6 @@ from pathlib import Path
 # which is no faster than they are exact: they may overflow.
 _X86 = (("amx_int8", "amx"), ("avx512_vnni", "vnni"), ("avx_vnni", "vnni"))
 _ARM = (("i8mm", "i8mm"), ("asimddp", "dotprod"))
-_LOWER, _LOWEST = 10, 19  # steps of the priority, of which each is worth a fifth of the time; the lowest one
 _LANES = 4  # at most, since more weren't measured, and each holds the weights
 
 
@@ -46,12 +43,6 @@ def usual_lanes(threads: int = 0) -> int:
         threads: The number of threads of all frames together, or 0 for a thread on each core.
     """
     return min(threads or available_cores(), _LANES)
-
-
-def lower_priority() -> None:
-    """Let this thread yield to the others of the process, for as long as it lives. It does nothing except on Linux."""
-    if sys.platform == "linux":  # elsewhere the priority is that of the whole process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(_LOWEST, os.nice(0) + _LOWER))
 
 
 def _flags() -> frozenset[str]:

@@ -82,7 +82,7 @@ class DenseMap:
 Output = LabelMap | Detections | DenseMap
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class FrameResult:
     """The result of one frame of a stream."""
 
@@ -106,9 +106,21 @@ class FrameResult:
     features: tuple[NDArray[np.float32], ...] | None = None
     queue: float = 0.0  # seconds the frame waited for the device
     share: float = 1.0  # 0..1, of the device, on which it ran
-    # seconds in which its key frame's features were computed beside other frames; 0 unless it is the first to use them
+    # seconds of the whole device in which its key frame's features were computed between other frames; 0 unless it is
+    # the first to use them
     overlapped: float = 0.0
     turn: float = 0.0  # seconds of `queue` in which it was the session's next frame and waited for other sessions only
+
+    def __repr__(self) -> str:
+        """Return one short line, without the arrays."""
+        age = "" if self.kind is FrameKind.KEY else f", key age {self.key_age}"
+        if isinstance(self.output, Detections):
+            found = f"{len(self.output)} objects"
+        else:
+            array = self.output.labels if isinstance(self.output, LabelMap) else self.output.values
+            found = f"{'labels' if isinstance(self.output, LabelMap) else 'values'} {array.shape}"
+        milliseconds = 1000 * (self.inference + self.postprocess)
+        return f"<frame {self.index}: {self.kind}{age}, {self.width}x{self.height}, {found}, {milliseconds:.1f} ms>"
 
     @property
     def labels(self) -> NDArray[np.uint8]:

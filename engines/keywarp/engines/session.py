@@ -1,46 +1,23 @@
 """The state of one stream, which runs Algorithm 1 of the paper frame by frame."""
 
 import logging
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from threading import Thread
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.engines.engine import Engine, KeyState
+from keywarp.engines.engine import Engine, KeyPass, KeyState
 from keywarp.engines.errors import EngineError, FrameOrderError
 from keywarp.engines.motion import MotionTracker, MotionVectors
 from keywarp.engines.preparation import check_frame
-from keywarp.engines.processor import lower_priority
 from keywarp.engines.result import FrameResult, KeyReason
 from keywarp.engines.schedule import FixedInterval, KeySchedule
 from keywarp.engines.stream_clock import StreamClock
 
 AGE_DECIMALS: Final = 6  # of a key age in seconds, so that sums of timestamps don't exceed a limit that they equal
 log = logging.getLogger(__name__)
-
-KeyPass = Callable[[int], tuple[KeyState, float]]  # runs on a lane, and returns the seconds that it took, too
-Beside = Callable[[KeyPass], Future[tuple[KeyState, float]]]  # runs it beside the frames
-
-
-def on_a_thread(key_pass: KeyPass) -> Future[tuple[KeyState, float]]:
-    """Run a key pass on a thread of its own, on the engine's second lane. It yields to the frames."""
-    future: Future[tuple[KeyState, float]] = Future()
-
-    def run() -> None:
-        lower_priority()
-        if future.set_running_or_notify_cancel():
-            try:
-                future.set_result(key_pass(1))
-            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
-                future.set_exception(error)
-
-    Thread(target=run, name="keywarp-key", daemon=True).start()
-    return future
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,24 +34,29 @@ class _KeyFrame:
 
 @dataclass(slots=True, eq=False)
 class _UpcomingKey:
-    """A key frame whose features are computed beside the frames after it, which are propagated from the one before."""
+    """A key frame whose features are computed between the frames after it, which are propagated from the one before."""
 
     index: int
     time: float  # seconds of the stream's clock
     shape: tuple[int, ...]
     tracker: MotionTracker | None  # follows the motion from this frame on
-    computed: Future[tuple[KeyState, float]]
-    left: int  # frames until the stream goes on from it
+    computing: KeyPass
+    overlap: int  # frames from this one on that don't use it
+    left: int  # frames of these that are left
 
-    def join(self) -> tuple[_KeyFrame, float]:
-        """Wait for the features, and return them with the seconds that they took.
+    @property
+    def owed(self) -> int:
+        """The steps to run before the next frame, so that each frame of the overlap is followed by its share."""
+        return max(0, self.computing.left - self.computing.steps * (self.left - 1) // self.overlap)
+
+    def join(self) -> _KeyFrame:
+        """Return the key frame with its features.
 
         Raises:
             EngineError: If the device failed.
-            CancelledError: If the executor was closed.
         """
-        state, seconds = self.computed.result()
-        return _KeyFrame(self.index, self.time, self.shape, replace(state, tracker=self.tracker)), seconds
+        state = replace(self.computing.finish(), tracker=self.tracker)
+        return _KeyFrame(self.index, self.time, self.shape, state)
 
 
 class StreamSession:
@@ -105,21 +87,19 @@ class StreamSession:
             max_age: The seconds after which a key frame is too old to propagate from, whatever the schedule says, or
                 None for no such limit.
             overlap: The number of frames, from the one at which a key frame is due, that are still propagated from the
-                key frame before, while the features of the new one are computed on another lane of the engine. So no
-                frame takes as long as a key frame, but key ages grow by so many frames. With 0, key frames block.
+                key frame before, while the features of the new one are computed in the engine's slices: an executor
+                runs a share of these after each frame, and without one it runs before the next frame. So no frame takes
+                as long as a key frame, but key ages grow by so many frames. With 0, key frames block.
             eager: Whether the stream goes on from the new key frame as soon as it is ready, and `overlap` only limits
                 that. Results then depend on how fast the device is.
 
         Raises:
-            ValueError: If `max_age` isn't above 0, `overlap` is negative, or key frames can't overlap because the
-                engine has one lane.
+            ValueError: If `max_age` isn't above 0, or `overlap` is negative.
         """
         if max_age is not None and not max_age > 0:
             raise ValueError(f"the greatest key age must be above 0 seconds, got {max_age:g}")
         if overlap < 0:
             raise ValueError(f"the overlap must be at least 0 frames, got {overlap}")
-        if overlap and engine.lanes < 2:
-            raise ValueError("key frames that overlap with others need an engine with at least 2 lanes, this one has 1")
         self.engine = engine
         self.overlap = overlap
         self.eager = eager
@@ -132,10 +112,26 @@ class StreamSession:
         self._last = -1
 
     @property
-    def awaited(self) -> Future[tuple[KeyState, float]] | None:
-        """The key pass that the next frame would wait for, or None if it needn't wait."""
+    def owed(self) -> int:
+        """The steps of the upcoming key frame that must run before the next frame."""
+        upcoming = self._upcoming  # which `interrupt` may remove at any time
+        return upcoming.owed if upcoming else 0
+
+    @property
+    def useful(self) -> int:
+        """The steps of the upcoming key frame that may run now, if the device has time."""
         upcoming = self._upcoming
-        return upcoming.computed if upcoming and upcoming.left <= 1 and not upcoming.computed.done() else None
+        return upcoming.computing.left if upcoming and self.eager else self.owed
+
+    def advance(self, lane: int | None = None) -> None:
+        """Run a step of the upcoming key frame, if there is one. Never call it while a frame is processed.
+
+        Args:
+            lane: See `process`.
+        """
+        upcoming = self._upcoming
+        if upcoming and upcoming.computing.left:
+            upcoming.computing.step(lane)
 
     def process(
         self,
@@ -147,7 +143,6 @@ class StreamSession:
         *,
         gap: bool = False,
         lane: int | None = None,
-        beside: Beside | None = None,
     ) -> FrameResult:
         """Process the next frame.
 
@@ -167,7 +162,6 @@ class StreamSession:
                 seconds are then counted by when frames are processed, as they are where timestamps jump backwards.
             gap: Whether frames before it are missing or damaged, although the index doesn't tell.
             lane: Which share of the device it runs on, or None for the whole device. See `Engine`.
-            beside: What runs key passes that overlap with frames, or None for a thread of their own.
 
         Raises:
             InvalidFrameError: If `frame` isn't a uint8 array of shape (H, W, 3).
@@ -189,14 +183,15 @@ class StreamSession:
         blocks = bool(forced) or reason is KeyReason.CUT or not self.overlap
         overlapped = 0.0
         if upcoming and reason and blocks:
-            upcoming.computed.cancel()
             upcoming = None
         elif upcoming:
+            while upcoming.owed:
+                upcoming.computing.step(lane)
             upcoming.left -= 1
-            if upcoming.left <= 0 or (self.eager and upcoming.computed.done()):
+            if upcoming.left <= 0 or (self.eager and not upcoming.computing.left):
                 try:
-                    key, overlapped = upcoming.join()
-                except (EngineError, CancelledError) as error:
+                    key, overlapped = upcoming.join(), upcoming.computing.seconds
+                except EngineError as error:
                     log.warning("the features of key frame %d could not be computed: %s", upcoming.index, error)
                     key, reason = None, KeyReason.GAP
                 upcoming = None
@@ -207,10 +202,10 @@ class StreamSession:
             due = bool(reason) and not upcoming  # while one key frame is computed, another isn't begun
             reason = None
             result = self.engine.propagate(frame, key.state, vectors, lane)
-            if due:  # only now, so that this frame has the whole device
-                computed = self._begin(frame, beside)
+            if due:
                 tracker = key.state.tracker and key.state.tracker.fork()
-                upcoming = _UpcomingKey(index, now, frame.shape, tracker, computed, self.overlap)
+                computing = KeyPass(self.engine, frame)
+                upcoming = _UpcomingKey(index, now, frame.shape, tracker, computing, self.overlap, self.overlap)
         self._key, self._upcoming, self._last = key, upcoming, index
         return replace(
             result,
@@ -222,23 +217,9 @@ class StreamSession:
             overlapped=overlapped,
         )
 
-    def _begin(self, frame: NDArray[np.uint8], beside: Beside | None) -> Future[tuple[KeyState, float]]:
-        """Begin to compute a key frame's features beside other frames."""
-        copied = frame.copy()  # the caller may change it after `process`
-
-        def key_pass(lane: int) -> tuple[KeyState, float]:
-            started = time.perf_counter()
-            _, state = self.engine.key(copied, lane)
-            return state, time.perf_counter() - started
-
-        return (beside or on_a_thread)(key_pass)
-
     def interrupt(self) -> None:
         """Make the next frame a key frame, because frames before it were lost."""
-        self._key = None
-        if self._upcoming:
-            self._upcoming.computed.cancel()
-        self._upcoming = None
+        self._key = self._upcoming = None
 
     def close(self) -> None:
         """Free the key frame's features."""

@@ -50,7 +50,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far F1 is from that of per-frame results on the same frames."""
+    """How far F1 is from that of other results on the same frames."""
 
     f1: float
     low: float  # the ends of the interval that holds 95 % of the differences if frames are drawn anew
@@ -199,30 +199,35 @@ def at_interval(judged: Mapping[tuple[int, int], Judged], interval: int, thresho
     return measure([frame for (_, age), frame in judged.items() if age < interval], threshold)
 
 
-def difference(judged: Mapping[tuple[int, int], Judged], interval: int, threshold: float) -> Difference:
-    """Measure how far F1 at a key interval is from per frame, and how chance in the choice of frames changes it.
+def difference(
+    judged: Mapping[tuple[int, int], Judged],
+    interval: int,
+    threshold: float,
+    reference: Mapping[tuple[int, int], Judged] | None = None,
+) -> Difference:
+    """Measure how far F1 at a key interval is from a reference, and how chance in the choice of frames changes it.
 
     Args:
         judged: What was found, by frame and key age.
         interval: The key interval, frames.
         threshold: See `measure`.
+        reference: What else was found, perhaps in another precision, at the same key interval; or None for per frame.
     """
     frames = sorted({frame for frame, _ in judged})
-    counts = np.zeros((len(frames), 2, 3))  # by frame, per frame and at the interval: found, reported, labels
-    for (frame, age), one in judged.items():
-        sure = one.right[one.confidence >= threshold]
-        row = counts[frames.index(frame)]
-        if age == 0:
-            row[0] = sure.sum(), len(sure), one.labels
-        if age < interval:
-            row[1] += sure.sum(), len(sure), one.labels
+    counts = np.zeros((len(frames), 2, 3))  # by frame, of the reference and at the interval: found, reported, labels
+    first = (judged, 1) if reference is None else (reference, interval)
+    for column, (found, ages) in enumerate((first, (judged, interval))):
+        for (frame, age), one in found.items():
+            if age < ages:
+                sure = one.right[one.confidence >= threshold]
+                counts[frames.index(frame), column] += sure.sum(), len(sure), one.labels
     draws = np.random.default_rng(0).integers(0, len(frames), (DRAWS, len(frames)))
     low, high = np.quantile(_gain(counts[draws].sum(axis=1)), (0.025, 0.975)).tolist()
     return Difference(float(_gain(counts.sum(axis=0)[None])[0]), low, high)
 
 
 def _gain(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return F1 at the interval minus F1 per frame, of counts (n, 2, 3)."""
+    """Return F1 at the interval minus that of the reference, of counts (n, 2, 3)."""
     f1 = 2 * counts[..., 0] / np.maximum(counts[..., 1] + counts[..., 2], 1)
     return np.asarray(f1[:, 1] - f1[:, 0])
 

@@ -1,12 +1,14 @@
 """Find the layers that must stay in fp32 for results to stay close to fp32.
 
-Layers are ranked by the share of the disagreement that each of them is likely to cause: the disagreement with its whole
-graph quantised, times its share of the errors that the graph's layers cause one by one. Then the smallest number of
-layers at the head of that ranking is searched by doubling and bisection.
+Layers are ranked in two ways. One is the share of the disagreement that each of them is likely to cause: the
+disagreement with its whole graph quantised, times its share of the errors that the graph's layers cause one by one. The
+other is the order in which they run, since all later layers carry on what the first ones round, and tensors between two
+layers in fp32 are exact. In each ranking, the smallest number of layers at its head is searched by doubling and
+bisection. The shorter head counts.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from keywarp.quantization.capture import Feed
@@ -57,25 +59,54 @@ def search(
     everything = judge(layers)
     if everything.agreement >= tolerance:
         return Found(layers, (), everything, everything, complete=True)
-    ranking = rank(graphs, feeds, judge, advance)
-    tried = {0: everything}
+    tried: dict[Layers, Judgement] = {frozenset(): everything}
+
+    def judge_without(left: Layers) -> Judgement:
+        if left not in tried:
+            advance("searching", len(tried), None)
+            tried[left] = judge(layers - left)
+        return tried[left]
+
+    head = _shortest_head(rank(graphs, feeds, judge, advance), judge_without, tolerance, deadline)
+    in_order = [(name, layer) for name, graph in graphs.items() for layer in graph.layers]
+    shorter = len(head.layers) - 1 if head.judgement.agreement >= tolerance else len(in_order)
+    if time.monotonic() <= deadline:
+        other = _shortest_head(in_order[:shorter], judge_without, tolerance, deadline)
+        if other.judgement.agreement >= min(tolerance, head.judgement.agreement):
+            head = other
+    left = frozenset(head.layers)
+    return Found(layers - left, head.layers, head.judgement, everything, head.complete)
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The first layers of a ranking."""
+
+    layers: tuple[Layer, ...]
+    judgement: Judgement  # without them
+    complete: bool  # whether no smaller number of them would do
+
+
+def _shortest_head(ranking: Sequence[Layer], judge_without: TryLayers, tolerance: float, deadline: float) -> _Head:
+    """Return the fewest of a ranking's first layers without which results are within the tolerance, or the closest."""
+    tried: dict[int, Judgement] = {}
 
     def within(count: int) -> bool:
-        if count not in tried:
-            advance("searching", len(tried), None)
-            tried[count] = judge(layers - frozenset(ranking[:count]))
+        tried[count] = judge_without(frozenset(ranking[:count]))
         return tried[count].agreement >= tolerance
 
-    low, high = 0, 1  # `low` layers are too few
+    def head(count: int, *, complete: bool) -> _Head:
+        return _Head(tuple(ranking[:count]), tried[count], complete)
+
+    low, high = 0, min(1, len(ranking))  # `low` layers are too few
     while not within(high):
         if high == len(ranking) or time.monotonic() > deadline:
-            best = max(tried, key=lambda count: tried[count].agreement)
-            return _found(layers, ranking, best, tried, complete=False)
+            return head(max(tried, key=lambda count: tried[count].agreement), complete=False)
         low, high = high, min(2 * high, len(ranking))
     while high - low > 1 and time.monotonic() <= deadline:
         middle = (low + high) // 2
         low, high = (low, middle) if within(middle) else (middle, high)
-    return _found(layers, ranking, high, tried, complete=high - low == 1)
+    return head(high, complete=high - low == 1)
 
 
 def rank(
@@ -103,10 +134,3 @@ def rank(
         whole = sum(errors.values()) or 1.0
         shares |= {(name, layer): disagreement * error / whole for layer, error in errors.items()}
     return sorted(shares, key=lambda layer: -shares[layer])
-
-
-def _found(
-    layers: Layers, ranking: list[Layer], count: int, tried: Mapping[int, Judgement], *, complete: bool
-) -> Found:
-    left = tuple(ranking[:count])
-    return Found(layers - frozenset(left), left, tried[count], tried[0], complete)

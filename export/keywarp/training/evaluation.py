@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from keywarp.choices import ServedTask
 from keywarp.datasets import DataError, Image, Labels
 from keywarp.datasets.samples import Snippet, SnippetSource, Truth
 from keywarp.networks import DeepFeatureFlow, DetectionNetwork
@@ -121,7 +122,7 @@ def evaluate(
         DataError: If a frame isn't labelled for the network's task.
     """
     network.eval()
-    metrics = {name: _MetricsByAge(network, classes) for name in propagations}
+    metrics = {name: MetricsByAge(network.recognition.task, classes) for name in propagations}
     with torch.inference_mode():
         for snippet in source.snippets(interval):
             for number, pairs in enumerate(_split_into_chunks(snippet, max_pixels)):
@@ -165,7 +166,7 @@ def evaluate_stream(
         DataError: If a frame isn't labelled for the network's task.
     """
     network.eval()
-    metrics = {name: _MetricsByAge(network, classes) for name in propagations}
+    metrics = {name: MetricsByAge(network.recognition.task, classes) for name in propagations}
     key: Image = np.empty(0, np.uint8)
     key_features: Features = ()
     with torch.inference_mode():
@@ -211,9 +212,9 @@ def to_tensor(frames: Sequence[Image], device: torch.device | None = None) -> Te
     return normalised(torch.from_numpy(np.stack(frames)).to(device))
 
 
-def make_metric(network: DeepFeatureFlow[Any], classes: int) -> Metric:
-    """Return an empty metric for the network's task."""
-    return SegmentationMetric(classes) if network.recognition.task == "segmentation" else DetectionMetric(classes)
+def make_metric(task: ServedTask, classes: int) -> Metric:
+    """Return an empty metric for a task."""
+    return SegmentationMetric(classes) if task == "segmentation" else DetectionMetric(classes)
 
 
 def add_frame(metric: Metric, truth: Truth, result: Labels | Objects) -> None:
@@ -250,22 +251,30 @@ def _split_into_chunks(snippet: Snippet, max_pixels: int) -> Iterator[Pairs]:
         yield Pairs(snippet.name, current, [current, *keys], [0, *range(start + 1, start + 1 + len(keys))])
 
 
-class _MetricsByAge:
+class MetricsByAge:
     """One metric for each key age."""
 
-    def __init__(self, network: DeepFeatureFlow[Any], classes: int) -> None:
-        self._network = network
+    def __init__(self, task: ServedTask, classes: int) -> None:
+        """Start without images.
+
+        Args:
+            task: What the networks recognise.
+            classes: The number of classes, with the background.
+        """
+        self._task: ServedTask = task
         self._classes = classes
         self._metrics: list[Metric] = []
 
     def at(self, age: int) -> Metric:
+        """Return the metric of a key age, frames."""
         while len(self._metrics) <= age:
-            self._metrics.append(make_metric(self._network, self._classes))
+            self._metrics.append(make_metric(self._task, self._classes))
         return self._metrics[age]
 
     def accuracy(self) -> Accuracy:
+        """Return the accuracy at the key ages seen so far."""
         by_age = tuple(metric.value() for metric in self._metrics)
         per_class = zip(*(metric.per_class() for metric in self._metrics), strict=True)
         means = (None if None in ages else float(np.mean(ages)) for ages in per_class)
-        name = make_metric(self._network, self._classes).name
+        name = make_metric(self._task, self._classes).name
         return Accuracy(name, float(np.mean(by_age)), min(by_age), by_age, tuple(means))

@@ -49,13 +49,10 @@ PROCESSOR_TIME = "process_cpu_seconds_total "  # a metric of servers
 CLIP_FRAMES = 250  # frames of the clip that `load` repeats
 
 
-app.command(
-    epilog="Example: keywarp bench engine --model street\n\n"
-    "Example: keywarp bench engine --config paper-detection --rounds 5 --picture paper.png"
-)(engine)
+app.command()(engine)
 
 
-@app.command(epilog="Example: keywarp bench server --model street")
+@app.command()
 def server(
     model: BundleOption = "street",
     models: ModelsOption = MODELS,
@@ -74,6 +71,8 @@ def server(
     Frames stay as they are stored, so that they have the same size in both codecs.
     Runs alternate. Client and server share this machine; the processor time of
     each, per frame, includes threads of the networks that look for work.
+
+    Example: keywarp bench server --model street
     """
     path = video or sample_video()
     bundle = find_bundle(model, models)
@@ -167,7 +166,7 @@ def _processor_time(url: str) -> float:
     return next(found, math.nan)
 
 
-@app.command(epilog="Example: keywarp bench load --cameras 4 --fps 10 --server http://192.168.7.2:8080")
+@app.command()
 def load(
     cameras: Annotated[int, typer.Option(min=1, help="The number of streams at the same time.")] = 4,
     fps: Annotated[float, typer.Option(min=0.1, help="Frames per second of each camera.")] = 10.0,
@@ -191,6 +190,8 @@ def load(
     Prints the results per second, the share of key frames, their age, the
     dropped frames, and the latency, counted from when each frame was due.
     Frames stay as they are stored, as those of most cameras are.
+
+    Example: keywarp bench load --cameras 4 --fps 10 --server http://192.168.7.2:8080
     """
     path = video or sample_video()
     payloads = make_payloads(path, codec, CLIP_FRAMES)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from keywarp.cli.errors import CommandError
-from keywarp.cli.options import AsStoredOption, SummaryJsonOption
+from keywarp.cli.options import AsStoredOption, JsonOption
 from keywarp.cli.report import record
 from keywarp.cli.summary import print_notes, summary_table
 from keywarp.client import Client, ProcessedFrame, open_source
@@ -24,7 +24,7 @@ def demo(
     video: InputVideoOption = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("out"),
     as_stored: AsStoredOption = False,
-    summary_json: SummaryJsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Stream a video through a server on this machine, with key frames and per frame, and compare their speed.
 
@@ -63,7 +63,7 @@ def demo(
         )
     speed_up = keyed.fps / per_frame.fps
     first = kept[0].result
-    if summary_json:
+    if as_json:
         figures = {"keyed": keyed.as_dict(), "per_frame": per_frame.as_dict(), "speed_up": speed_up}
         typer.echo(json.dumps(figures | {"model": info.model_dump(exclude={"classes"})}, indent=2))
         return

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from keywarp.cli.errors import CommandError
-from keywarp.cli.options import AsStoredOption, ServerOption
+from keywarp.cli.options import AsStoredOption, JsonOption, ServerOption, open_client
 from keywarp.client import DEFAULT_SERVER, Client
 from keywarp.clips.opening import open_clip
 from keywarp.clips.options import AllowDamageOption
 from keywarp.commands.bundles import find_bundle, list_bundle_folders
-from keywarp.commands.options import MODELS, BundleArgument, JsonOption, ModelsOption
+from keywarp.commands.options import MODELS, BundleArgument, ModelsOption
 from keywarp.engines import (
     AVAILABLE,
     BackendName,
@@ -54,9 +54,28 @@ ApiKeyOption = Annotated[
 ]
 
 
-@app.command("list", epilog="Example: keywarp models list --json")
-def list_models(models: ModelsOption = MODELS, as_json: JsonOption = False) -> None:
-    """List the bundles. A damaged one is listed with its error, and makes the exit status 1."""
+@app.command("list")
+def list_models(
+    models: ModelsOption = MODELS,
+    server: Annotated[
+        str | None,
+        typer.Option(help="List the models of the server at this address instead.", metavar="URL", show_default=False),
+    ] = None,
+    api_key: ApiKeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the bundles on this machine, or the models that a running server has.
+
+    A bundle that is damaged, or a model that isn't ready, is listed with its error. A damaged bundle makes the exit
+    status 1.
+
+    Example: keywarp models list --json
+
+    Example: keywarp models list --server http://127.0.0.1:8080
+    """
+    if server is not None:
+        _list_served(server, api_key, as_json=as_json)
+        return
     folders = list_bundle_folders(models)
     if not folders:
         raise CommandError(f"no bundle in {models}: name the folder with --models")
@@ -85,9 +104,12 @@ def list_models(models: ModelsOption = MODELS, as_json: JsonOption = False) -> N
         raise CommandError(f"{len(damaged)} of {len(names)} bundles can't be used: {', '.join(damaged)}")
 
 
-@app.command(epilog="Example: keywarp models show street")
+@app.command()
 def show(name: BundleArgument, models: ModelsOption = MODELS) -> None:
-    """Check a bundle's files and print its manifest as JSON; name the backend for this machine on stderr."""
+    """Check a bundle's files and print its manifest as JSON; name the backend for this machine on stderr.
+
+    Example: keywarp models show street
+    """
     bundle = find_bundle(name, models)
     typer.echo(bundle.manifest.model_dump_json(indent=2))
     try:
@@ -100,7 +122,7 @@ def show(name: BundleArgument, models: ModelsOption = MODELS) -> None:
         typer.echo(f"its precision auto is {'int8' if precision == 'int8' else 'not int8'}: {reason}", err=True)
 
 
-@app.command(epilog="Example: keywarp models verify street --backend tensorrt")
+@app.command()
 def verify(
     name: BundleArgument,
     models: ModelsOption = MODELS,
@@ -128,6 +150,8 @@ def verify(
 
     The reference is ONNX Runtime on the CPU. Backends that differ make the exit status 1. So do graphs in int8 whose
     declared agreement with fp32 is below the bundle's tolerance, or the agreement that is measured on a video.
+
+    Example: keywarp models verify street --backend tensorrt
     """
     bundle = find_bundle(name, models)
     try:
@@ -167,14 +191,17 @@ def verify(
             )
 
 
-@app.command(epilog="Example: keywarp models load street --server http://127.0.0.1:8080")
+@app.command()
 def load(name: ModelArgument, server: ServerOption = DEFAULT_SERVER, api_key: ApiKeyOption = None) -> None:
-    """Make a running server load or reload a bundle of its models folder; print the model's state as JSON."""
+    """Make a running server load or reload a bundle of its models folder; print the model's state as JSON.
+
+    Example: keywarp models load street --server http://127.0.0.1:8080
+    """
     with Client(server, api_key=api_key) as client:
         typer.echo(client.load_model(name).model_dump_json(indent=2))
 
 
-@app.command(epilog="Example: keywarp models unload street --server http://127.0.0.1:8080")
+@app.command()
 def unload(
     name: ModelArgument,
     server: ServerOption = DEFAULT_SERVER,
@@ -183,9 +210,24 @@ def unload(
         bool, typer.Option("--force", help="End the model's streams instead of letting them finish.")
     ] = False,
 ) -> None:
-    """Make a running server unload a model; print the model's state as JSON."""
+    """Make a running server unload a model; print the model's state as JSON.
+
+    Example: keywarp models unload street --server http://127.0.0.1:8080
+    """
     with Client(server, api_key=api_key) as client:
         typer.echo(client.unload_model(name, force=force).model_dump_json(indent=2))
+
+
+def _list_served(server: str, api_key: str | None, *, as_json: bool) -> None:
+    with open_client(server, api_key) as client:
+        found = client.models()
+    if as_json:
+        typer.echo(json.dumps([model.model_dump(mode="json", exclude_none=True) for model in found], indent=2))
+        return
+    table = Table("name", "version", "task", "state", "runs on")
+    for model in found:
+        table.add_row(model.name, model.version, model.task, model.state, f"{model.backend} {model.precision}")
+    Console().print(table)
 
 
 def _judge(bundle: Bundle, clips: Sequence[Clip]) -> dict[str, Judgement]:

@@ -40,7 +40,12 @@ MotionOption = Annotated[
 
 MODELS: Path = _settings["models"].default
 ModelsOption = Annotated[
-    Path, typer.Option("--models", help="The folder that holds the bundles.", envvar="KEYWARP_MODELS")
+    Path,
+    typer.Option(
+        "--models",
+        help="The folder that holds the bundles. Those that come with Keywarp are found beside the default one.",
+        envvar="KEYWARP_MODELS",
+    ),
 ]
 BundleArgument = Annotated[str, typer.Argument(help="A bundle's name in the models folder, or its own folder.")]
 BundleOption = Annotated[str, typer.Option("--model", help="A bundle's name in the models folder, or its own folder.")]

@@ -10,22 +10,25 @@ from typing import Annotated
 import typer
 
 from keywarp.cli.errors import CommandError
+from keywarp.cli.folders import find_videos, process_one, process_videos
 from keywarp.cli.options import (
+    FOLDER,
     AllowDamageOption,
     AsStoredOption,
     CocoOption,
     IntervalOption,
+    JsonOption,
     MotOption,
     NdjsonOption,
+    OutOption,
     SourceArgument,
     StoredVideoOption,
-    SummaryJsonOption,
     TrackOption,
-    VideoOption,
     open_frames,
 )
-from keywarp.cli.report import DamageError, record
-from keywarp.cli.summary import print_notes, print_summary
+from keywarp.cli.report import record
+from keywarp.cli.result_files import ResultFiles
+from keywarp.cli.summary import Summary, print_notes
 from keywarp.client import ProcessedFrame, Source
 from keywarp.clips.motion_vectors import motion_vectors
 from keywarp.commands.bundles import find_bundle
@@ -39,7 +42,8 @@ from keywarp.commands.options import (
     PrecisionOption,
     ThreadsOption,
 )
-from keywarp.engines import DenseMap, Engine, EngineError, LabelMap, Manifest, StreamSession
+from keywarp.commands.parquet_file import parquet_opener
+from keywarp.engines import SLICES, DenseMap, Engine, EngineError, Executor, LabelMap, Manifest, StreamSession
 from keywarp.engines.tracks import Tracker
 from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE, ClassInfo, Masks, Schedule, StreamOptions
 from keywarp.server.errors import BadMessageError
@@ -84,14 +88,22 @@ def run(
         typer.Option(
             min=0,
             max=MAX_INTERVAL,
-            help="Frames by which key frames overlap with others: the next is computed beside them, so no frame takes "
+            help="Frames by which key frames overlap with others: the next is computed between them, so no frame takes "
             "long, but key frames are older. Less than the interval.",
         ),
     ] = 0,
-    out: VideoOption = None,
+    out: OutOption = None,
     ndjson: NdjsonOption = None,
     coco: CocoOption = None,
     mot: MotOption = None,
+    parquet: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"Write the results as a Parquet file, with the columns of the server's. {FOLDER}",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
     track: TrackOption = False,
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",
@@ -101,74 +113,97 @@ def run(
     as_stored: AsStoredOption = False,
     video: StoredVideoOption = None,
     allow_damage: AllowDamageOption = False,
-    summary_json: SummaryJsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Process a video without a server, with the same output as `keywarp stream`.
 
     Frames that are damaged or missing are left out and counted, and the exit status is then 1. The figures of
-    --summary-json say it, too: `missing` (their number, or the least that it can be) and `damage` (or null).
+    --json say it, too: `missing` (their number, or the least that it can be) and `damage` (or null).
 
-    Example: keywarp run street.mp4 --model street --out annotated.mp4 --json results.ndjson
+    Of a folder of videos, each has its own files. Videos whose files are all there are skipped, and a broken one
+    doesn't stop the others.
 
-    Example: keywarp run gate.mkv --video 1 --as-stored --allow-damage --json results.ndjson
+    Example: keywarp run street.mp4 --model street --out annotated.mp4 --ndjson results.ndjson
+
+    Example: keywarp run gate.mkv --video 1 --as-stored --allow-damage --ndjson results.ndjson
+
+    Example: keywarp run videos --model street-detect --track --parquet results
     """
     bundle = find_bundle(model, models)
-    lanes = 2 if overlap else 1
     options = StreamOptions(
         interval=interval, schedule=schedule, max_interval=max_interval, max_age=max_age, overlap=overlap
     )
     try:
-        stream_schedule = resolve_schedule(options, "fixed", bundle.manifest.key_interval, lanes=lanes)
+        stream_schedule = resolve_schedule(options, "fixed", bundle.manifest.key_interval)
     except BadMessageError as error:
         raise typer.BadParameter(str(error)) from error
     detection = bundle.manifest.detection
     if track and detection is None:
         raise typer.BadParameter(f"{bundle.name} detects no objects: choose a detector", param_hint="--track")
-    tracker = Tracker(detection.threshold) if track and detection else None
+    files = ResultFiles(out, ndjson, coco, mot, parquet)
+    open_parquet = parquet_opener() if parquet else None
+    videos = find_videos(source)
     try:
-        engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback, lanes=lanes)
-        with ExitStack() as opened:
-            frames = opened.enter_context(
-                open_frames(source, as_stored=as_stored, video=video, vectors=engine.takes_vectors)
-            )
-            opened.callback(lambda: print_notes(source, frames.notes))
-            engine.prepare(frames.height, frames.width)
-            session = StreamSession(engine, stream_schedule.open(), stream_schedule.max_age, stream_schedule.overlap)
-            summary = record(
-                _process(session, frames, tracker, masks=_masks(bundle.manifest, ndjson, out, coco)),
-                classes=[ClassInfo.model_validate(c.model_dump()) for c in bundle.manifest.classes],
-                keypoints=keypoints_info(bundle.manifest),
-                fps=frames.fps,
-                start=frames.start,
-                aspect=frames.aspect,
-                allow_damage=allow_damage,
-                out=out,
-                json=ndjson,
-                coco=coco,
-                mot=mot,
-                tracked=track,
-                total=frames.count,
-                title=f"{bundle.name}, {stream_schedule}",
-                counted=lambda summary: replace(summary, missing=frames.missing, notes=frames.notes),
-            )
+        slices = SLICES if stream_schedule.overlap else 1
+        engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback, slices=slices)
+
+        def process(name: str, files: ResultFiles, run: str | None = None) -> Summary:
+            tracker = Tracker(detection.threshold) if track and detection else None
+            with ExitStack() as opened:
+                executor = Executor()
+                opened.callback(executor.close)
+                frames = opened.enter_context(
+                    open_frames(name, as_stored=as_stored, video=video, vectors=engine.takes_vectors)
+                )
+                opened.callback(lambda: print_notes(name, frames.notes))
+                engine.prepare(frames.height, frames.width)
+                age, overlap = stream_schedule.max_age, stream_schedule.overlap
+                session = StreamSession(engine, stream_schedule.open(), age, overlap)
+                return record(
+                    _process(executor, session, frames, tracker, masks=_masks(bundle.manifest, files)),
+                    classes=[ClassInfo.model_validate(c.model_dump()) for c in bundle.manifest.classes],
+                    keypoints=keypoints_info(bundle.manifest),
+                    fps=frames.fps,
+                    start=frames.start,
+                    aspect=frames.aspect,
+                    allow_damage=allow_damage,
+                    out=files.out,
+                    json=files.ndjson,
+                    coco=files.coco,
+                    mot=files.mot,
+                    others={files.parquet: open_parquet} if files.parquet and open_parquet else {},
+                    tracked=track,
+                    total=frames.count,
+                    title=run or f"{bundle.name}, {stream_schedule}",
+                    counted=lambda summary: replace(summary, missing=frames.missing, notes=frames.notes),
+                )
+
+        if videos:
+            process_videos(videos, files, process, as_json=as_json)
+        else:
+            process_one(source, files, process, as_json=as_json)
     except EngineError as error:
         raise CommandError(str(error)) from error
-    except DamageError as error:
-        print_summary(error.summary, as_json=summary_json)
-        raise CommandError(f"{error}. --allow-damage keeps what was read") from error
-    print_summary(summary, as_json=summary_json)
 
 
-def _masks(manifest: Manifest, ndjson: Path | None, out: Path | None, coco: Path | None) -> Masks:
-    """Return the form of masks in wire results: objects' masks for all that shows them, other maps for NDJSON only."""
-    needed = [ndjson, out, coco] if manifest.task == "detection" else [ndjson]
+def _masks(manifest: Manifest, files: ResultFiles) -> Masks:
+    """Return the form of masks in wire results: objects' masks for all that shows them, other maps for some files only.
+
+    Parquet files have masks as run lengths, as far as they have any, and label maps and dense maps as PNG.
+    """
+    needed = [files.ndjson, files.parquet]
+    if manifest.task == "detection":
+        needed += [files.out, files.coco]
     return "none" if all(file is None for file in needed) else "png"
 
 
-def _process(session: StreamSession, frames: Source, tracker: Tracker | None, masks: Masks) -> Iterator[ProcessedFrame]:
+def _process(
+    executor: Executor, session: StreamSession, frames: Source, tracker: Tracker | None, masks: Masks
+) -> Iterator[ProcessedFrame]:
     """Process every frame.
 
     Args:
+        executor: Runs the session.
         session: The session that processes the frames.
         frames: The frames.
         tracker: The tracker of the objects, or None.
@@ -178,10 +213,14 @@ def _process(session: StreamSession, frames: Source, tracker: Tracker | None, ma
         The results. Their latency is the time from the decoded frame to the wire result.
     """
     manifest = session.engine.bundle.manifest
+    classes = tuple(ClassInfo.model_validate(c.model_dump()) for c in manifest.classes)
     asked = time.perf_counter()
     for frame in frames:
         started = time.perf_counter()
-        found = session.process(frame.image, vectors=(motion_vectors(frame),), timestamp=frame.timestamp, gap=frame.gap)
+        vectors = (motion_vectors(frame),)
+        found = executor.submit(
+            session, frame.image, vectors=vectors, timestamp=frame.timestamp, gap=frame.gap
+        ).result()
         if tracker:
             found = tracker.update(found, frame.timestamp)
         result = encode_result(
@@ -198,5 +237,5 @@ def _process(session: StreamSession, frames: Source, tracker: Tracker | None, ma
         latency = time.perf_counter() - started
         label_map = found.output.labels if isinstance(found.output, LabelMap) else None
         value_map = found.output.values if isinstance(found.output, DenseMap) else None
-        yield ProcessedFrame(result, frame.image, latency, label_map=label_map, value_map=value_map)
+        yield ProcessedFrame(result, frame.image, latency, label_map=label_map, value_map=value_map, classes=classes)
         asked = time.perf_counter()

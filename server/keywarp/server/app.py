@@ -9,11 +9,23 @@ from typing import Final
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from keywarp.server import dashboard, problems
+from keywarp.server import dashboard, openapi, problems
 from keywarp.server.cameras import Cameras
 from keywarp.server.pulls import Pulls
 from keywarp.server.reloading import Reloader
-from keywarp.server.routes import events, health, models, open_inference, reload, streams, videos, watch, websocket
+from keywarp.server.routes import (
+    annotated,
+    events,
+    health,
+    models,
+    open_inference,
+    reload,
+    streams,
+    videos,
+    wall,
+    watch,
+    websocket,
+)
 from keywarp.server.routes.request_body import BodyMiddleware
 from keywarp.server.routes.sequences import Sequences
 from keywarp.server.security.addresses import AddressMiddleware
@@ -62,9 +74,11 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
                 await cameras.close()
 
     telemetry = service.tracer.request_telemetry if service.tracer else None
-    app = FastAPI(
+    app = openapi.TitledAPI(
         title="Keywarp",
         version=version("keywarp"),
+        description=openapi.DESCRIPTION,
+        openapi_tags=openapi.TAGS,
         docs_url=None,  # FastAPI's page loads scripts from another host; the dashboard has its own
         redoc_url=None,
         lifespan=lifespan,
@@ -74,8 +88,17 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     app.state.cameras = cameras
     app.state.reloader = Reloader(service, cameras)
     app.state.sequences = Sequences(service)
-    for module in (health, streams, events, videos, websocket, watch, models, reload):
-        app.include_router(module.router)
+    app.state.annotations = annotated.Annotations()
+    for tag, modules in (
+        (openapi.STREAMS, (streams, websocket)),
+        (openapi.WATCHING, (watch, wall)),
+        (openapi.VIDEOS, (videos, annotated)),
+        (openapi.EVENTS, (events,)),
+        (openapi.MODELS, (models,)),
+        (openapi.OPERATION, (health, reload)),
+    ):
+        for module in modules:
+            app.include_router(module.router, tags=[tag])
     app.include_router(open_inference.router)
     app.include_router(models.repository)
     app.include_router(dashboard.router)

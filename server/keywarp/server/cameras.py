@@ -78,9 +78,10 @@ class Cameras:
         assert request.source is not None
         source = SourceUrl.parse(request.source)
         await self._pulls.check_allowed(source)
-        stream = self._service.create_stream(source.with_default_mode(request), request.id, owner)
+        options, rules = source.with_default_mode(request), request.watched_by
+        stream = await self._service.create_watched(options, request.id, rules, owner)
         if self._store:
-            self._stored[stream.id] = StoredCamera(request=request, owner=owner.name)
+            self._stored[stream.id] = StoredCamera(request=request.unwatched(), owner=owner.name, rules=stream.rules)
             try:
                 await self._save(stream.id)
             except InternalError:
@@ -189,12 +190,7 @@ class Cameras:
 
     async def _start_planned(self, name: str, planned: SiteStream) -> None:
         source = SourceUrl.parse(planned.source)
-        stream = self._service.create_stream(source.with_default_mode(planned), name)
-        try:
-            await self._service.watch_stream(stream, planned)
-        except ServerError:
-            await self.remove(stream)
-            raise
+        stream = await self._service.create_watched(source.with_default_mode(planned), name, planned)
         self._pull(stream, source, self._trusting(source))
 
     async def _change_planned(self, stream: Stream, old: SiteStream, new: SiteStream) -> bool:
@@ -226,7 +222,7 @@ class Cameras:
         except ServerError as error:
             log.error("camera %s can't be started: %s", name, error)
             return
-        if camera.rules:
+        if camera.rules and camera.rules != Rules():
             try:
                 await self._service.watch_stream(stream, camera.rules)
             except ServerError as error:

@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 TIME_CONSTANT: Final = 10.0  # seconds; about how far back loads and pressure are averaged
 MIN_AGE: Final = 2.0  # seconds; in a younger stream, the first key frame would dominate the load
 HIGH_WATERMARK: Final = 0.5  # share of time at which the pressure becomes high
-MIN_CORES: Final = 2  # as many lanes may be asked for on any machine, so that key frames can overlap
 LOW_WATERMARK: Final = 0.25  # share of time below which the pressure is no longer high
 
 
@@ -188,7 +187,7 @@ class Device:
 
     def record(self, load: StreamLoad, result: FrameResult) -> None:
         """Record that a frame of the load's stream was processed."""
-        seconds = (result.inference + result.postprocess) * result.share + result.overlapped / self.executor.lanes
+        seconds = (result.inference + result.postprocess) * result.share + result.overlapped
         self.busy += seconds
         self.pressure.record_wait(result.turn)
         load.add(seconds)
@@ -210,7 +209,7 @@ def find_devices(settings: Settings) -> tuple[Device, ...]:
         gpus = tuple(gpu for gpu in gpus if _is_usable(gpu, settings))
     if gpus:
         return tuple(Device(gpu, settings.max_wait) for gpu in gpus)
-    lanes, most = settings.lanes or usual_lanes(settings.threads), max(MIN_CORES, available_cores())
+    lanes, most = settings.lanes or usual_lanes(settings.threads), available_cores()
     if lanes > most:
         log.warning("frames run on %d lanes instead of %d: there are no more cores", most, lanes)
     return (Device(None, settings.max_wait, min(lanes, most)),)

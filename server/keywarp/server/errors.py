@@ -51,7 +51,7 @@ from keywarp.images import (
 )
 from keywarp.protocol import ClientId, CloseCode, Problem
 
-LimitName = Literal["max_streams", "model_limit", "key_streams", "address_streams", "watchers"]
+LimitName = Literal["max_streams", "model_limit", "key_streams", "address_streams", "watchers", "annotations"]
 _MAX_DETAIL = 500  # characters
 _MAX_CLOSE_REASON = 123  # bytes (RFC 6455, section 5.5)
 # The status and the label in metrics for each error of the reader of images.

@@ -36,7 +36,24 @@ def draw(
     background: bool = True,
     rules: Rules | None = None,
 ) -> bytes:
-    """Draw a result on a copy of its frame. This takes 3 ms at 640 pixels.
+    """Draw a result on a copy of its frame, as a JPEG file. This takes 3 ms at 640 pixels.
+
+    The arguments are those of `paint`.
+    """
+    picture = paint(pixels, found, classes, width, background, rules)
+    jpeg: bytes = simplejpeg.encode_jpeg(picture, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420")
+    return jpeg
+
+
+def paint(
+    pixels: NDArray[np.uint8],
+    found: FrameResult,
+    classes: Sequence[ManifestClass],
+    width: int,
+    background: bool = True,
+    rules: Rules | None = None,
+) -> NDArray[np.uint8]:
+    """Draw a result on a copy of its frame.
 
     Classes are tinted. Objects are drawn as boxes with name, track id and confidence, and with their masks and
     keypoints. Dense maps have colours, which are the brighter the higher the number is. The top left corner shows KEY
@@ -51,7 +68,7 @@ def draw(
         rules: The rules whose zones and lines are drawn.
 
     Returns:
-        A JPEG file.
+        The picture, RGB.
     """
     scale = min(1.0, width / pixels.shape[1])
     size = round(pixels.shape[1] * scale), max(1, round(pixels.shape[0] * scale))
@@ -67,8 +84,7 @@ def draw(
         draw_places(picture, rules)
     is_key = found.kind is FrameKind.KEY
     _flag(picture, "KEY" if is_key else f"+{found.key_age}", 6, 6, _KEY if is_key else _DARK)
-    jpeg: bytes = simplejpeg.encode_jpeg(picture, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420")
-    return jpeg
+    return picture
 
 
 def draw_places(picture: NDArray[np.uint8], rules: Rules) -> None:

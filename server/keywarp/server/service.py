@@ -114,7 +114,9 @@ class Service:
         tracer = open_tracer() if settings.traces else None
         self.site = read_site(settings.site)
         self._check_site()
-        self.events = EventStore(settings.data, settings.event_days, settings.max_events)
+        self.events = EventStore(
+            settings.data, settings.event_days, settings.max_events, self.metrics.count_event_writes
+        )
         self._pool = workers.share()
         self._context = StreamContext(workers, self.metrics, self.events, tracer)
         self.sinks = Sinks(self.site.open_sinks(), self.metrics, delivery)
@@ -237,7 +239,6 @@ class Service:
             replica.engine.bundle.manifest.key_interval,
             self.settings.max_age,
             self.settings.overlap,
-            replica.device.executor.lanes,
         )
 
     def _check_track(self, options: StreamOptions, manifest: Manifest) -> None:
@@ -253,6 +254,24 @@ class Service:
         self.sinks.check(rules.events, events=True)
         await stream.watch(rules)
         await self.sinks.subscribe_events(stream)
+
+    async def create_watched(
+        self, options: StreamOptions, id_: str | None, rules: Rules, owner: Quota = UNLIMITED
+    ) -> Stream:
+        """Create a stream that rules watch from its first frame on. It raises the errors of `create_stream`.
+
+        Raises:
+            BadMessageError: The stream's model has no such class, or there is no such sink. There is no stream then.
+        """
+        stream = self.create_stream(options, id_, owner)
+        if rules == Rules():
+            return stream
+        try:
+            await self.watch_stream(stream, rules)
+        except ServerError as error:
+            await self.streams.remove(stream, str(error))
+            raise
+        return stream
 
     @contextmanager
     def in_flight(self) -> Iterator[None]:
@@ -283,6 +302,7 @@ class Service:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self.sinks.stop()
             await self.streams.close()
             await self.sinks.close()
             await self._models.close()

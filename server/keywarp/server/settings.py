@@ -8,6 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from keywarp.engines import BackendName, MotionName, Precision
+from keywarp.engines.shipped import DEFAULT_MODELS
 from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE, Schedule
 from keywarp.server.security.pull_hosts import AllowList
 
@@ -26,7 +27,11 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    models: Path = Field(default=Path("models"), description="The folder that holds the bundles, or one bundle.")
+    models: Path = Field(
+        default=DEFAULT_MODELS,
+        description="The folder that holds the bundles, or one bundle. Without a folder `models`, the bundles that "
+        "come with Keywarp are served.",
+    )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
     port: int = Field(default=8080, ge=0, le=65535, description="The port to listen on; 0 takes any free port.")
     default_model: str | None = Field(default=None, description="The model of streams that name none.")
@@ -79,7 +84,8 @@ class Settings(BaseModel):
         ge=0,
         le=MAX_INTERVAL,
         description="For streams that don't choose: the number of frames that are still propagated from the key frame "
-        "before, while the next is computed on another lane; less than a stream's interval. 0 lets key frames block.",
+        "before, while the next is computed in slices between them; less than a stream's interval. 0 lets key frames "
+        "block, and those of streams that choose to overlap are computed in one piece.",
     )
     allow_origin: tuple[str, ...] = Field(
         default=(), description="A site whose web pages may use this server, such as https://cameras.example."
@@ -202,13 +208,6 @@ class Settings(BaseModel):
         if limit is not None and settings.data.get("keys") is None:
             raise ValueError("a limit of each API key needs `keys`")
         return limit
-
-    @field_validator("overlap")
-    @classmethod
-    def _check_overlap(cls, overlap: int, settings: ValidationInfo) -> int:
-        if overlap and settings.data.get("lanes") == 1:
-            raise ValueError("key frames overlap on at least 2 lanes: set `lanes` to 2 or more, or to 0")
-        return overlap
 
     @property
     def streams_of_address(self) -> int:

@@ -28,7 +28,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, field_validator
 
-from keywarp.protocol import StreamOptions, faults
+from keywarp.protocol import CameraOptions, faults
 from keywarp.protocol.events import Rules
 from keywarp.protocol.messages import StreamId
 from keywarp.server.decode.sources import SourceUrl
@@ -46,7 +46,7 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SiteStream(StreamOptions, Rules):
+class SiteStream(CameraOptions, Rules):
     """A stream that the server starts to pull as soon as it is ready."""
 
     source: str

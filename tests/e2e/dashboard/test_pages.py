@@ -10,16 +10,22 @@ def test_the_api_documentation_needs_no_internet(visit: Visit, server: Server) -
     page = visit.page
     page.goto(f"{server.url}/docs")
     expect(page.get_by_text("/v1/streams/{stream_id}/frames").first).to_be_visible()
+    for group in ("Streams", "Watching", "Videos", "Events", "Models", "Operation", "Open Inference Protocol"):
+        expect(page.get_by_text(group, exact=True).first).to_be_visible()
+    expect(page.get_by_text("List all streams")).to_be_visible()
     page.get_by_text("/healthz").first.click()
     page.get_by_role("button", name="TRY").first.click()
     expect(page.get_by_text('"ok"').first).to_be_visible()
+    page.get_by_role("link", name="Dashboard", exact=True).click()
+    page.get_by_role("link", name="API", exact=True).click()
+    expect(page).to_have_title("API · Keywarp")
 
 
 def test_every_view_loads_without_errors(visit: Visit) -> None:
     page = visit.page
     expect(page.get_by_text("keywarp stream street.mp4")).to_be_visible()
     expect(page.locator("#server")).to_have_text("Live")
-    for name in ("Events", "Camera", "Video", "Models", "Streams"):
+    for name in ("Wall", "Events", "Camera", "Video", "Models", "Streams"):
         open_view(page, name)
     open_view(page, "Models")
     expect(page.get_by_role("heading", name="tiny")).to_be_visible()
@@ -38,9 +44,12 @@ def test_every_view_is_accessible(browser: Browser, server: Server, dark: bool) 
         page.get_by_role("link", name="gate").click()
         wait_for_pictures(page, 1)
         check_accessibility(page, "stream")
-        for name in ("Events", "Camera", "Video", "Models"):
+        for name in ("Wall", "Events", "Camera", "Video", "Models"):
             open_view(page, name)
             check_accessibility(page, name)
+            page.set_viewport_size({"width": 390, "height": 844})
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+            page.set_viewport_size({"width": 1280, "height": 900})
 
 
 def test_the_chosen_theme_is_remembered(visit: Visit) -> None:

@@ -70,3 +70,34 @@ MUTANTS = (
         "bfloat16 truncated", "rounded >> 16", "bits >> 16", "const unsigned rounded", "[[maybe_unused]] int rounded"
     ),
 )
+
+# The same for `detection.cuh`.
+DETECTION_MUTANTS = (
+    _mutant("worst first", "bits >> 31 ? bits : bits ^ 0x7fffffffu", "bits >> 31 ? bits ^ 0x7fffffffu : bits"),
+    _mutant("NaN is ranked", "if (score != score) return kNoKey;", ""),
+    _mutant("ties in another order", "<< 32 | index", "<< 32 | (0xffffffffu - index)"),
+    _mutant("negative zero behind zero", "__float_as_uint(score + 0.f)", "__float_as_uint(score)"),
+    _mutant("corner in place of the centre", "x + w / 2 + dx * w", "x + dx * w"),
+    _mutant("not clipped on the left", "value > 0. ? value : 0.", "value"),
+    _mutant("not clipped on the right", "low < limit ? low : limit", "low + 0 * limit"),
+    _mutant("standard deviations forgotten", "deltas[2] * std[2]", "deltas[2]"),
+    _mutant(
+        "NaN makes a box",
+        "if (dx != dx || dy != dy || dw != dw || dh != dh) return",
+        "if (dx != dx && dy != dy) return",
+    ),
+    _mutant("intersection over the sum", "(size_b + size_a - intersection)", "(size_b + size_a)"),
+    _mutant("equal overlaps removed", "intersection) > iou", "intersection) >= iou"),
+    _mutant("classes compete", "groups == nullptr || groups[other] == groups[n]", "true"),
+    _mutant("only neighbours compared", "const int other = word * 64 + bit;", "const int other = word * 63 + bit;"),
+    _mutant("removed ones remove", "if (gone[n / 64] >> (n % 64) & 1 ||", "if ("),
+    _mutant("empty ones stay", "|| is_empty(boxes[n])) continue", "|| boxes == nullptr) continue"),
+    _mutant("one more than the limit", "stay < limit", "stay <= limit"),
+    _mutant("rounds down", "+ 0.5))", "))"),
+    _mutant("empty regions have no cell", "last - first > 1 ? last - first : 1", "last - first"),
+    _mutant("bins don't overlap", "ceilf(", "floorf("),
+    _mutant("rows and columns swapped", "bins, bin / bins, height", "bins, bin % bins, height"),
+    _mutant("one map for all bins", "* bins * bins + bin) * channels", "* bins * bins) * channels"),
+    _mutant("empty bins not counted", "votes / (bins * bins)", "votes / bins"),
+    _mutant("sum in place of the mean", "sum / static_cast<float>(cells)", "sum"),
+)

@@ -53,7 +53,14 @@ def library(package: str) -> Path:
 
 
 def compile_kernels(major: int, minor: int) -> tuple[bytes, dict[str, Resources]]:
-    """Compile warp.cu for a compute capability.
+    """Compile warp.cu for a compute capability; see `compile_source`."""
+    return compile_source(kernels.source(), (major, minor))
+
+
+def compile_source(
+    source: str, capability: tuple[int, int], options: tuple[str, ...] = ()
+) -> tuple[bytes, dict[str, Resources]]:
+    """Compile a source for a compute capability.
 
     Returns:
         The program as an ELF file, and the resources of each kernel.
@@ -61,12 +68,12 @@ def compile_kernels(major: int, minor: int) -> tuple[bytes, dict[str, Resources]
     Raises:
         CompilationError: If it doesn't compile.
     """
-    nvrtc = ctypes.CDLL(str(library(TARGETS[major, minor])))
-    options = [o.encode() for o in (*kernels.nvrtc_options(major, minor), "--ptxas-options=-v")]
+    nvrtc = ctypes.CDLL(str(library(TARGETS[capability])))
+    given = [o.encode() for o in (*kernels.nvrtc_options(*capability), *options, "--ptxas-options=-v")]
     program = ctypes.c_void_p()
-    nvrtc.nvrtcCreateProgram(ctypes.byref(program), kernels.source().encode(), b"warp.cu", 0, None, None)
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"keywarp.cu", 0, None, None)
     try:
-        failed = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+        failed = nvrtc.nvrtcCompileProgram(program, len(given), (ctypes.c_char_p * len(given))(*given))
         log = _fetch(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program).rstrip(b"\0").decode()
         if failed:
             raise CompilationError(log)

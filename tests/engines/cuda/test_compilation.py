@@ -1,6 +1,5 @@
 """The CUDA source compiles for every GPU generation, and no kernel spills. `make check-gpu` runs this without a GPU."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ import pytest
 from keywarp.engines.cuda import kernels
 from tests.engines.cuda import nvrtc
 from tests.engines.cuda.nvrtc import TARGETS, CompilationError
+from tests.engines.tensorrt.headers import WARNINGS, cuda_headers, headers
 
 pytestmark = pytest.mark.gpu_check
 
@@ -48,12 +48,8 @@ def test_compiles_with_nvcc_for_turing_and_newer(tmp_path: Path) -> None:
     assert set(spills) == {"0"}
 
 
-@pytest.mark.parametrize("plugin", ["warp_plugin_v2.cpp", "warp_plugin_v3.cpp"])
-def test_the_plugin_compiles_if_its_headers_are_installed(plugin: str) -> None:
-    variable = f"TENSORRT_INCLUDE_{plugin[12:14].upper()}"
-    headers, cuda = os.environ.get(variable), os.environ.get("CUDA_INCLUDE", "/usr/local/cuda/include")
-    if not headers:
-        pytest.skip(f"no TensorRT headers: {variable} names their folder (and CUDA_INCLUDE that of CUDA)")
-    warnings = ("-Wall", "-Wextra", "-Werror", "-Wno-deprecated-declarations")
-    command = ["g++", "-std=c++17", "-fsyntax-only", *warnings, f"-isystem{headers}", f"-isystem{cuda}"]
-    subprocess.run([*command, str(kernels.FOLDER / plugin)], check=True)
+@pytest.mark.parametrize(("plugin", "generation"), [("v2", 8), ("v3", 10), ("v3", 11)])
+def test_the_plugin_compiles_if_its_headers_are_installed(plugin: str, generation: int) -> None:
+    includes = [f"-isystem{folder}" for folder in (headers(generation), cuda_headers())]
+    command = ["g++", "-std=c++17", "-fsyntax-only", *WARNINGS, *includes]
+    subprocess.run([*command, str(kernels.FOLDER / f"warp_plugin_{plugin}.cpp")], check=True)

@@ -33,7 +33,7 @@ class FakeDriver:
     streams: dict[int, list[Callable[[], None]]] = field(default_factory=dict)
     events: dict[int, int | None] = field(default_factory=dict)  # their times, or None until they are over
     kernels: dict[int, tuple[bytes, str]] = field(default_factory=dict)
-    launches: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    launches: list[tuple[str, tuple[int, ...], tuple[int | float, ...]]] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: count(0x7000_0000_0000, 0x1000_0000))
 
     def activate(self) -> None:
@@ -121,7 +121,7 @@ class FakeDriver:
         grid: tuple[int, int, int],
         block: tuple[int, int, int],
         addresses: tuple[int, ...],
-        numbers: tuple[int, ...],
+        numbers: tuple[int | float, ...],
         stream: int,
     ) -> None:
         assert min(*grid, *block) > 0

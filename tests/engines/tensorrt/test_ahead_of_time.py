@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
+from onnx import helper
 
 from keywarp.engines import BackendError, load_bundle
 from keywarp.engines.backends.half import to_half
@@ -18,9 +20,10 @@ from keywarp.engines.backends.tensorrt.library import open_library
 from keywarp.engines.backends.tensorrt.plan_cache import PlanCache
 from keywarp.engines.backends.tensorrt.plugin import VARIABLE, WarpLauncher, launching_with, plugin_creator
 from keywarp.engines.backends.warping import WARP, simplify
-from keywarp.engines.devices import Gpu
+from keywarp.engines.devices import CAPABILITIES, Gpu
 from keywarp.engines.fusion import fuse_key, fuse_propagate, fuse_warp
 from tests.engines.tensorrt.fake_driver import FakeDriver
+from tests.engines.test_fusion import noise
 from tests.tiny_bundle import tiny_bundle
 
 pytestmark = pytest.mark.gpu_check
@@ -53,6 +56,33 @@ def test_plans_are_built_for_other_gpus(capability: tuple[int, int], tmp_path: P
 def test_an_unknown_compute_capability_is_refused_with_a_list_of_the_known_ones() -> None:
     with pytest.raises(BackendError, match=r"can build for compute capability .*8\.6.*, not for 3\.5"):
         PlanBuilder(open_library(), Target((3, 5)), "fp32")
+
+
+def test_tensorrt_for_rtx_supports_the_compute_capabilities_that_devices_says() -> None:
+    library = open_library()
+    assert library.name == "tensorrt_rtx"
+    names = {name for name in library.module.ComputeCapability.__members__ if name.startswith("SM")}
+    assert names == {f"SM{major}{minor}" for major, minor in CAPABILITIES["tensorrt_rtx"]}
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_only_floats_become_bytes(precision: str, tmp_path: Path) -> None:
+    """TensorRT 10 refuses to cast integers to UINT8, which TensorRT for RTX allows."""
+    fused = fuse_key(tiny_bundle(tmp_path / "tiny"), 64, 96)
+    builder = PlanBuilder(open_library(), Target((8, 6)), precision)
+    adapted = onnx.load_from_string(builder.adapt(fused.model, fused.resident))
+    values = onnx.shape_inference.infer_shapes(adapted).graph.value_info
+    kinds = {value.name: value.type.tensor_type.elem_type for value in values}
+    casts = [node for node in adapted.graph.node if node.op_type == "Cast"]
+    [to_bytes] = [node for node in casts if helper.get_node_attr_value(node, "to") == onnx.TensorProto.UINT8]
+    assert kinds[to_bytes.input[0]] in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    frame = noise(1, 64, 96)
+    options = {"providers": ["CPUExecutionProvider"]}
+    labels = [
+        ort.InferenceSession(graph.SerializeToString(), **options).run(["labels"], {"frame": frame})[0]
+        for graph in (fused.model, adapted)
+    ]
+    assert (labels[0] == labels[1]).mean() > 0.99
 
 
 def test_a_plan_is_built_once(tmp_path: Path) -> None:

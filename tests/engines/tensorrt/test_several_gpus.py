@@ -102,13 +102,20 @@ class FakeCuda:
 
     stack: list[int | None] = field(default_factory=lambda: [None])
     memory: dict[int, int | None] = field(default_factory=dict)  # the context of each address
+    flags: dict[int, int] = field(default_factory=dict)  # of each device's context
     CUresult = Status
+    CUctx_flags = SimpleNamespace(CU_CTX_SCHED_BLOCKING_SYNC=SimpleNamespace(value=4))
 
     def cuInit(self, _flags: int) -> tuple[Status]:  # noqa: N802
         return (Status.CUDA_SUCCESS,)
 
     def cuDeviceGet(self, index: int) -> tuple[Status, int]:  # noqa: N802
         return Status.CUDA_SUCCESS, index
+
+    def cuDevicePrimaryCtxSetFlags(self, device: int, flags: int) -> tuple[Status]:  # noqa: N802
+        assert device not in self.stack
+        self.flags[device] = flags
+        return (Status.CUDA_SUCCESS,)
 
     def cuDevicePrimaryCtxRetain(self, device: int) -> tuple[Status, int]:  # noqa: N802
         return Status.CUDA_SUCCESS, device
@@ -150,6 +157,7 @@ def test_calls_reach_their_gpu_and_keep_the_threads_current_gpu(cuda: FakeCuda) 
     first.activate()
     address = second.allocate(10)
     assert cuda.memory == {address: 1}
+    assert cuda.flags == {0: 4, 1: 4}  # threads that wait for the GPU sleep
     assert cuda.stack == [0]
     with pytest.raises(Exception, match="cuMemAlloc failed with CUDA_ERROR_OUT_OF_MEMORY"):
         second.allocate(1001)

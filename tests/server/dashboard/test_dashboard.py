@@ -8,6 +8,7 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
+from keywarp.server.dashboard import routes
 from keywarp.server.security.keys import add_key, new_key
 from tests.server.conftest import Running, Starter
 
@@ -153,3 +154,13 @@ def test_a_checkout_serves_the_client_from_its_source(client: httpx.Client) -> N
     assert WEB / "src" / "keywarp.js" in sources
     for source in sources:
         assert client.get(f"/dashboard/vendor/{source.name}").content == source.read_bytes()
+
+
+def test_the_sample_video_is_served_if_it_is_installed(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = server.http.get("/dashboard/sample.mp4")
+    assert (found.status_code, found.headers["content-type"]) == (200, "video/mp4")
+    assert found.content[4:8] == b"ftyp"
+    monkeypatch.setattr(routes, "sample_video", lambda: None)
+    missing = server.http.get("/dashboard/sample.mp4")
+    assert missing.status_code == 404
+    assert "install the extra `demo`" in missing.json()["detail"]

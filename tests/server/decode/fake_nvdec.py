@@ -59,18 +59,17 @@ class PacketData:
     decode_flag: int = 0
 
 
-@dataclass
-class View:
-    shape: list[int]
-
-
 class DecodedFrame:
     def __init__(self, memory: NDArray[np.uint8], pts: int) -> None:
         self._memory = memory
         self._pts = pts
 
-    def cuda(self) -> list[View]:
-        return [View(list(self._memory.shape))]
+    @property
+    def shape(self) -> list[int]:
+        return list(self._memory.shape)
+
+    def cuda(self) -> None:
+        raise PyNvVCException("a frame on the host has no view on the device")
 
     def GetPtrToPlane(self, plane: int) -> int:  # noqa: N802
         assert plane == 0

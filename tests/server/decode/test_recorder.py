@@ -62,3 +62,11 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_promised_while_nothing_is_recorded() -> None:
     assert not Recorder(1.0, 1.0).request(lambda _: None)
+
+
+def test_an_event_gets_no_clip_while_as_many_as_fit_are_waiting() -> None:
+    clips: list[bytes] = []
+    recorder = Recorder(before=0.1, after=60.0)
+    with pytest.raises(AssertionError):  # `record` asserts that a clip is promised
+        record(recorder, tuple(range(50, 50 + module.MAX_REQUESTS + 1)), clips.append)
+    assert len(clips) == module.MAX_REQUESTS

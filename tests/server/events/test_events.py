@@ -9,6 +9,7 @@ import json
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,9 +20,11 @@ import av
 import pytest
 from PIL import Image
 
+from keywarp.client import Client
 from keywarp.protocol import Hello
-from keywarp.protocol.events import Event
+from keywarp.protocol.events import Event, Rules
 from keywarp.server.errors import EventStoreError, SiteError
+from keywarp.server.events.backlog import Backlog
 from keywarp.server.events.store import EventQuery, EventStore
 from keywarp.server.events.watcher import Report, Watcher
 from keywarp.server.process import Server
@@ -214,6 +217,24 @@ def test_rules_that_do_not_fit_the_model_are_refused(
     refused = server.http.put("/v1/streams/door/rules", json=rules)
     assert refused.status_code == 400
     assert says in refused.json()["detail"]
+    at_once = server.http.post("/v1/streams", json={"id": "gate", "model": model, **rules})
+    assert (at_once.status_code, at_once.json()["detail"]) == (400, refused.json()["detail"])
+    assert server.http.get("/v1/streams/gate").status_code == 404, "it isn't there without its rules"
+
+
+def test_a_stream_can_be_created_with_its_rules(start: Starter) -> None:
+    server = start()
+    with Client(str(server.http.base_url)) as client:
+        rules = Rules.model_validate(RULES)
+        info = client.create_stream("door", model="detector", interval=2, rules=rules)
+        assert (info.title, info.rules) == ("Front gate", ("red",))
+    assert Rules.model_validate(server.http.get("/v1/streams/door/rules").json()) == rules
+    feed(server)
+    assert [event["rule"] for event in server.http.get("/v1/events").json()] == ["red"]
+    wrong = {"id": "gate", "rules": {"r": {"zone": "nowhere"}}}
+    refused = server.http.post("/v1/streams", json=wrong)
+    assert refused.status_code == 422
+    assert "rules.r: there is no zone 'nowhere'" in refused.text
 
 
 @pytest.mark.parametrize(
@@ -273,6 +294,7 @@ def test_a_cameras_events_go_to_a_file_a_webhook_and_a_broker(start: Starter, tm
         server.http.delete("/v1/streams/gate")
         [event] = server.http.get("/v1/events").json()
         eventually(lambda: len(told.get("site/gate/event", [])) == 2)
+        eventually(lambda: len(told.get("site/gate/event/anything/state", [])) >= 3)
         eventually(lambda: sum(body.count(b"\n") for _, body in hook.taken) == 2)
         states = [("started", None), ("ended", event["end"])]
         with av.open(io.BytesIO(server.http.get(event["clip"]).content), "r") as clip:
@@ -287,12 +309,12 @@ def test_a_cameras_events_go_to_a_file_a_webhook_and_a_broker(start: Starter, tm
         headers, body = hook.taken[0]
         assert headers["Keywarp-Signature"] == "sha256=" + hmac.new(b"ours", body, hashlib.sha256).hexdigest()
         assert [json.loads(payload)["state"] for payload in told["site/gate/event"]] == ["started", "ended"]
-        assert told["site/gate/event/anything/state"] == [b"OFF", b"ON", b"OFF"]
-        assert told["site/gate/event/anything/snapshot"] == [base64.b64decode(posted[0]["snapshot_jpeg"])]
-        [config] = map(json.loads, told["homeassistant/binary_sensor/keywarp_gate/anything/config"])
+        assert told["site/gate/event/anything/state"][:3] == [b"OFF", b"ON", b"OFF"]
+        assert told["site/gate/event/anything/snapshot"][0] == base64.b64decode(posted[0]["snapshot_jpeg"])
+        config = json.loads(told["homeassistant/binary_sensor/keywarp_gate/anything/config"][0])
         assert config["state_topic"] == "site/gate/event/anything/state"
         assert config["device"]["name"] == "Front gate"
-        [picture] = map(json.loads, told["homeassistant/image/keywarp_gate/anything/config"])
+        picture = json.loads(told["homeassistant/image/keywarp_gate/anything/config"][0])
         assert picture["image_topic"] == "site/gate/event/anything/snapshot"
         server.stop()
         eventually(lambda: told["site/status"] == [b"online", b"offline"])
@@ -301,6 +323,67 @@ def test_a_cameras_events_go_to_a_file_a_webhook_and_a_broker(start: Starter, tm
         client.disconnect()
         client.loop_stop()
         web.shutdown()
+
+
+def retained(port: int) -> dict[str, bytes]:
+    """Return what a broker retains, by topic."""
+    from paho.mqtt.client import Client
+    from paho.mqtt.enums import CallbackAPIVersion
+
+    found: dict[str, bytes] = {}
+    ready = threading.Event()
+    client = Client(CallbackAPIVersion.VERSION2)
+    client.on_message = lambda *args: found.update({args[2].topic: args[2].payload} if args[2].retain else {})
+    client.on_subscribe = lambda *_: ready.set()
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    client.subscribe("#", 1)
+    assert ready.wait(10)
+    client.publish("asked", b"", 1).wait_for_publish(10)  # confirmed after what is retained was sent
+    client.disconnect()
+    client.loop_stop()
+    return found
+
+
+def test_home_assistant_forgets_rules_and_cameras_that_are_gone(start: Starter, tmp_path: Path) -> None:
+    port = free_port()
+
+    def site(*rules: str) -> str:
+        each = "".join(f"rules.{rule} = {{}}\n" for rule in rules)
+        return f"""
+            [streams.gate]
+            source = "rtsp://127.0.0.1:1/away"
+            model = "detector"
+            {each}
+            events = ["home"]
+            [streams.yard]
+            source = "rtsp://127.0.0.1:1/away"
+            model = "detector"
+            rules.one = {{}}
+            events = ["home"]
+            [sinks.home]
+            mqtt = "mqtt://127.0.0.1:{port}"
+            discovery = "homeassistant"
+        """
+
+    def known() -> set[str]:
+        return {"/".join(topic.split("/")[2:4]) for topic in retained(port) if topic.endswith("/config")}
+
+    with broker(tmp_path, port):
+        server = start(hasty, site=write_site(tmp_path, site("one", "two", "three")))
+        both = {"keywarp_gate/one", "keywarp_yard/one"}
+        eventually(lambda: known() == both | {"keywarp_gate/two", "keywarp_gate/three"})
+        assert server.http.put("/v1/streams/gate/rules", json={"rules": {"one": {}, "two": {}}, "events": ["home"]})
+        eventually(lambda: known() == both | {"keywarp_gate/two"})
+        server.stop()
+        assert known() == both | {"keywarp_gate/two"}, "a server that stops comes again"
+        server = start(hasty, site=write_site(tmp_path, site("one")))
+        eventually(lambda: known() == both)
+        assert server.http.delete("/v1/streams/yard").is_success
+        eventually(lambda: known() == {"keywarp_gate/one"})
+        assert server.http.put("/v1/streams/gate/rules", json={"rules": {"one": {}}})  # its events go nowhere
+        eventually(lambda: known() == set())
+        eventually(lambda: [*retained(port)] == ["keywarp/status"])
 
 
 # -- the store ---------------------------------------------------------------------------------------------------------
@@ -322,9 +405,9 @@ async def ids(store: EventStore) -> list[str]:
 def test_old_events_and_those_beyond_the_limit_are_deleted(tmp_path: Path) -> None:
     async def write() -> None:
         store = EventStore(tmp_path, days=1, limit=3)
-        await store.write(report(0, timedelta(days=2)))
+        store.write(report(0, timedelta(days=2)))
         for number in range(1, 6):
-            await store.write(report(number))
+            store.write(report(number))
         await store.close()
         store = EventStore(tmp_path, days=1, limit=3)
         assert await ids(store) == ["e5", "e4", "e3"]
@@ -336,7 +419,7 @@ def test_old_events_and_those_beyond_the_limit_are_deleted(tmp_path: Path) -> No
 def test_an_event_that_a_killed_server_left_open_has_ended(tmp_path: Path) -> None:
     async def write() -> None:
         store = EventStore(tmp_path, days=1, limit=3)
-        await store.write(report(1, state="started"))
+        store.write(report(1, state="started"))
         await store.close()
         store = EventStore(tmp_path, days=1, limit=3)
         event = await store.get("e1")
@@ -346,6 +429,64 @@ def test_an_event_that_a_killed_server_left_open_has_ended(tmp_path: Path) -> No
         await store.close()
 
     asyncio.run(write())
+
+
+def fill_disk(store: EventStore, *, full: bool) -> None:
+    """Make SQLite find the disk full, or give it room again."""
+    pages = 1 if full else 2**30  # it doesn't go below those in use
+    store._thread.submit(lambda: store._database.execute(f"PRAGMA max_page_count = {pages}").fetchone()).result()
+
+
+def test_events_on_a_full_disk_are_written_when_there_is_room_again(tmp_path: Path) -> None:
+    async def write() -> None:
+        counts: Counter[str] = Counter()
+        store = EventStore(tmp_path, 1, 99, lambda outcome, number: counts.update({outcome: number}), retry_every=0.05)
+        store.write(report(1, state="started"))
+        assert await ids(store) == ["e1"]
+        fill_disk(store, full=True)
+        big = b"snapshot" * 100_000
+        store.write(Report(report(2, state="started").event, big))
+        store.write(Report(report(1).event))
+        store.write(Report(report(2).event))
+        event = await store.get("e1")
+        assert event
+        assert (event.state, counts["written"], counts["missed"]) == ("started", 1, 0)
+        assert counts["failed"] > 0
+        fill_disk(store, full=False)
+        async with asyncio.timeout(10):
+            while counts["written"] < 3:
+                await store.get("e2")  # after what is being written
+        events = await store.query(EventQuery())
+        assert {one.id: one.state for one in events} == {"e1": "ended", "e2": "ended"}
+        assert await store.snapshot("e2") == big
+        await store.close()
+        assert counts["missed"] == 0
+
+    asyncio.run(write())
+
+
+def test_events_that_never_find_room_are_counted(tmp_path: Path) -> None:
+    async def write() -> None:
+        counts: Counter[str] = Counter()
+        store = EventStore(tmp_path, 1, 99, lambda outcome, number: counts.update({outcome: number}))
+        fill_disk(store, full=True)
+        store.write(Report(report(1).event, b"snapshot" * 100_000))
+        with pytest.raises(EventStoreError, match="full"):
+            await store.write_clip("e1", b"clip" * 100_000)
+        await store.close()
+        assert counts["missed"] == 2
+
+    asyncio.run(write())
+
+
+def test_a_full_backlog_gives_up_what_the_database_does_not_know() -> None:
+    backlog = Backlog(max_bytes=3100)
+    assert backlog.add(Report(report(1).event)) == 0  # the end of an event that is in the database
+    assert backlog.add(Report(report(2).event, bytes(1000))) == 0
+    assert backlog.add(Report(report(3).event, bytes(1000))) == 1
+    assert [one.event.id for one in backlog] == ["e1", "e3"]
+    assert sum(backlog.add(Report(report(number).event)) for number in (4, 5, 6)) == 2
+    assert [one.event.id for one in backlog] == ["e4", "e5", "e6"]
 
 
 def test_a_database_that_cannot_be_used_is_refused_with_a_reason(tmp_path: Path) -> None:
@@ -363,7 +504,7 @@ def test_a_database_that_cannot_be_used_is_refused_with_a_reason(tmp_path: Path)
 def test_a_folder_belongs_to_one_server(tmp_path: Path) -> None:
     async def share() -> None:
         store = EventStore(tmp_path, days=1, limit=3)
-        await store.write(report(1, state="started"))
+        store.write(report(1, state="started"))
         with pytest.raises(EventStoreError, match="another server uses the folder"):
             EventStore(tmp_path, days=1, limit=3)
         event = await store.get("e1")

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from av.error import FFmpegError
 
-from keywarp.server.decode.allowed import HTTP_PROTOCOLS, RTSP_PROTOCOLS, UPLOAD_PROTOCOLS
+from keywarp.server.decode.allowed import HTTP_PROTOCOLS, LIVE_PROTOCOLS, UPLOAD_PROTOCOLS
 from keywarp.videos import open_container
 from tests.server.conftest import Running
 from tests.server.faults.claiming import fragment_with_samples, with_samples
@@ -76,7 +76,7 @@ def test_an_upload_is_what_it_is_called_and_opens_nothing_else(server: Running, 
     "url",
     ["file:///etc/hostname", "http://127.0.0.1:9/x", "concat:/etc/hostname|/etc/hosts", "subfile,,:/etc/hostname"],
 )
-@pytest.mark.parametrize("protocols", [UPLOAD_PROTOCOLS, HTTP_PROTOCOLS, RTSP_PROTOCOLS])
+@pytest.mark.parametrize("protocols", [UPLOAD_PROTOCOLS, HTTP_PROTOCOLS, *LIVE_PROTOCOLS.values()])
 def test_ffmpeg_opens_no_url_by_a_protocol_that_is_not_needed(url: str, protocols: str) -> None:
     with pytest.raises(FFmpegError) as refused:
         open_container(url, options={"protocol_whitelist": protocols}, timeout=5.0)

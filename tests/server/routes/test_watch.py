@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from keywarp.protocol import Dropped, Error, Gone, Hello, Missed, Result, WatchMessage
+from keywarp.server.routes import wall
 from keywarp.server.routes.watch import MAX_SUBSCRIBERS
 from keywarp.server.streams.subscribers import BACKLOG, FrameResponse, Subscribers
 from tests.server.conftest import Running, Starter, eventually
@@ -124,7 +125,7 @@ def test_subscribing_to_a_closed_stream_ends_at_once() -> None:
 
 
 def test_a_subscriber_that_disconnects_leaves_nothing_behind(server: Running) -> None:
-    kinds = "_SubscriberResponse.", "_raise_when_disconnected"
+    kinds = "EndlessResponse.", "_SubscriberResponse.", "_raise_when_disconnected"
     with server.connect("left", Hello()) as talk:
         with watching(server, "left"):
             assert len(server.tasks(*kinds)) == 3  # the watchers of one response
@@ -167,7 +168,7 @@ def previewing(server: Running, stream: str, **query: str) -> Iterator[Iterator[
             data += chunk
             while (end := data.find(b"\r\n\r\n")) > 0:
                 head, rest = data[:end], data[end + 4 :]
-                assert head.startswith(b"--" + boundary + b"\r\nContent-Type: image/jpeg\r\nContent-Length: ")
+                assert head.startswith(b"--" + boundary + b"\r\nContent-Type: image/jpeg\r\nKeywarp-Stream: ")
                 length = int(head.rpartition(b" ")[2])
                 if len(rest) < length + 2:
                     break
@@ -193,6 +194,72 @@ def test_a_preview_shows_frames_with_their_results_drawn_in(server: Running) -> 
             np.testing.assert_allclose(np.asarray(picture)[40, 60], expected, atol=12)
         server.http.delete("/v1/streams/shown")
         assert list(shown) == []
+
+
+def test_zones_are_left_out_of_a_preview_on_demand(server: Running) -> None:
+    server.http.post("/v1/streams", json={"id": "zoned", "interval": 1})
+    rules = {"zones": {"all": [[0.1, 0.3], [0.9, 0.3], [0.9, 0.9], [0.1, 0.9]]}}
+    assert server.http.put("/v1/streams/zoned/rules", json=rules).is_success
+    with (
+        previewing(server, "zoned", fps="60") as shown,
+        previewing(server, "zoned", fps="60", zones="false") as plain,
+    ):
+        eventually(lambda: len(server.service.streams["zoned"].subscribers) == 2)
+        assert server.frame("zoned", jpeg(GREEN, width=160, height=96)).is_success
+        drawn, bare = (np.asarray(next(pictures)).astype(int) for pictures in (shown, plain))
+        difference = np.abs(drawn - bare).max(axis=2)
+        assert difference[:, 20:140].max(axis=0).min() > 30, "the zone's sides"
+        assert difference[60:75, 80:130].max() < 10, "inside of the zone"
+        server.http.delete("/v1/streams/zoned")
+
+
+def test_one_connection_shows_all_streams_as_they_come_and_go(server: Running) -> None:
+    for stream in ("left", "right"):
+        server.http.post("/v1/streams", json={"id": stream})
+    query = {"fps": "10", "width": "80"}
+
+    def heads(response: httpx.Response) -> Iterator[dict[str, str]]:
+        data = b""
+        for chunk in response.iter_bytes():
+            data += chunk
+            while (end := data.find(b"\r\n\r\n")) > 0:
+                head = dict(line.split(": ") for line in data[:end].decode().split("\r\n")[1:])
+                size = end + 4 + int(head["Content-Length"]) + 2
+                if len(data) < size:
+                    break
+                yield head
+                data = data[size:]
+
+    with server.http.stream("GET", "/v1/previews", params=query) as response:
+        eventually(lambda: all(len(one.subscribers) == 1 for one in server.service.streams))
+        pictures = heads(response)
+        for stream in ("left", "right", "left"):
+            assert server.frame(stream).is_success
+            assert next(pictures)["Keywarp-Stream"] == stream
+        server.http.delete("/v1/streams/left")
+        server.http.post("/v1/streams", json={"id": "new"})
+        eventually(lambda: len(server.service.streams["new"].subscribers) == 1)
+        assert server.frame("new").is_success
+        head = next(pictures)
+        assert (head["Keywarp-Stream"], head["Keywarp-Frame"], head["Content-Type"]) == ("new", "0", "image/jpeg")
+    eventually(lambda: not any(len(one.subscribers) for one in server.service.streams))
+    with server.http.stream("GET", "/v1/previews", params={**query, "stream": ["right"]}):
+        eventually(lambda: len(server.service.streams["right"].subscribers) == 1)
+        assert not server.service.streams["new"].subscribers
+    for stream in ("right", "new"):
+        server.http.delete(f"/v1/streams/{stream}")
+
+
+def test_many_streams_share_the_pictures_of_one_connection(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wall, "MAX_PICTURES", 0.001)
+    server.http.post("/v1/streams", json={"id": "shared"})
+    with server.http.stream("GET", "/v1/previews", params={"fps": "10"}, timeout=1.0) as response:
+        eventually(lambda: len(server.service.streams["shared"].subscribers) == 1)  # the next look is in 1000 s
+        for _ in range(3):
+            assert server.frame("shared").is_success
+        with pytest.raises(httpx.ReadTimeout):
+            next(chunk for chunk in response.iter_raw() if chunk)
+    server.http.delete("/v1/streams/shared")
 
 
 def colour_of(server: Running, colour: tuple[int, int, int]) -> tuple[int, ...]:

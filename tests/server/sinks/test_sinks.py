@@ -51,7 +51,7 @@ def sink_count(server: Running, name: str, outcome: str) -> float:
     return sum(found)
 
 
-HASTY = DeliveryPolicy(first_wait=0.05, grace_period=1.0)
+HASTY = DeliveryPolicy(withdraw_after=0.3, first_wait=0.05, grace_period=1.0)
 
 
 def hasty(settings: Settings) -> Service:

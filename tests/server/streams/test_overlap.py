@@ -1,10 +1,9 @@
-"""Key frames that are computed beside the frames after them."""
+"""Key frames that are computed between the frames after them."""
 
 import pytest
-from pydantic import ValidationError
 
+from keywarp.engines import SLICES
 from keywarp.protocol import CloseCode, Hello, Mode, Result
-from keywarp.server.settings import Settings
 from tests.server.conftest import Starter
 from tests.server.media import jpeg
 from tests.server.routes.test_streams import create
@@ -62,10 +61,8 @@ def test_an_overlap_is_shorter_than_the_interval(start: Starter) -> None:
     assert "`overlap` 3 must be less than the interval, 3" in response.text
 
 
-def test_with_one_lane_nothing_overlaps(start: Starter) -> None:
-    server = start(lanes=1)
-    response = server.http.post("/v1/streams", json={"overlap": 2})
-    assert response.status_code == 400
-    assert "`overlap` 2 needs a server that runs frames on at least 2 lanes" in response.text
-    with pytest.raises(ValidationError, match="key frames overlap on at least 2 lanes"):
-        Settings(lanes=1, overlap=3)
+def test_key_frames_are_cut_into_slices_where_they_overlap(start: Starter) -> None:
+    for overlap in (0, 3):
+        server = start(overlap=overlap, lanes=1)
+        [replica] = server.service.models.replicas("tiny")
+        assert replica.engine.slices == (SLICES if overlap else 1)

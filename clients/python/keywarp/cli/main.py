@@ -1,4 +1,4 @@
-"""The `keywarp` command: `stream`, `watch`, and the commands that installed packages add.
+"""The `keywarp` command: `stream`, `streams`, `watch`, and the commands that installed packages add.
 
 A package adds a command by an entry point of the group `keywarp.commands`, which names a plain function or a Typer
 application (of one command or a group of them). It is imported only when it is run, or when the help lists it.
@@ -12,12 +12,14 @@ import typer
 from av.error import FFmpegError
 from typer.core import TyperGroup
 
+from keywarp.cli import streams
 from keywarp.cli.errors import CommandError
 from keywarp.cli.stream import stream
 from keywarp.cli.watch import watch
 from keywarp.client.errors import KeywarpError
 
 GROUP = "keywarp.commands"
+EXAMPLE = "Example:"
 
 
 class Commands(TyperGroup):
@@ -31,7 +33,7 @@ class Commands(TyperGroup):
         """Return the command of this name. An entry point's command is imported now."""
         own = super().get_command(ctx, cmd_name)
         added = entry_points(group=GROUP, name=cmd_name)
-        return own if own is not None or not added else _load(next(iter(added)))
+        return _with_examples_last(own if own is not None or not added else _load(next(iter(added))))
 
 
 app = typer.Typer(
@@ -42,11 +44,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(
-    epilog="Example: keywarp stream street.mp4 --out annotated.mp4 --json results.ndjson\n\n"
-    "Example: keywarp stream gate.mkv --codec h264 --video 1 --as-stored --allow-damage --json results.ndjson"
-)(stream)
-app.command(epilog="Example: keywarp watch gate --pull rtsp://192.168.7.20/stream1 --as-stored")(watch)
+app.command()(stream)
+app.command()(watch)
+app.add_typer(streams.app, name="streams")
 
 
 def _print_version(wanted: bool) -> None:
@@ -74,6 +74,21 @@ def main() -> None:
     except FFmpegError as error:  # a fault of a video that has no error of ours
         print(f"keywarp: FFmpeg can't read or write a video: {error.strerror}", file=sys.stderr)
         sys.exit(1)
+
+
+def _with_examples_last(command: Any) -> Any:
+    """Move the examples of a command, or of a group's commands, from its docstring to the end of its help.
+
+    Examples are the paragraphs of a docstring that begin with `Example:`.
+    """
+    for one in getattr(command, "commands", {}).values():
+        _with_examples_last(one)
+    paragraphs = (getattr(command, "help", None) or "").split("\n\n")
+    examples = [" ".join(text.split()) for text in paragraphs if text.startswith(EXAMPLE)]
+    if examples:
+        command.help = "\n\n".join(text for text in paragraphs if not text.startswith(EXAMPLE))
+        command.epilog = "\n\n".join(examples)
+    return command
 
 
 def _load(added: EntryPoint) -> Any:

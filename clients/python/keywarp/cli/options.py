@@ -11,9 +11,11 @@ from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE
 SourceArgument = Annotated[
     str,
     typer.Argument(
-        help="A video file or URL, an image or a folder of images, or a camera (camera:0).", show_default=False
+        help="A video file or URL, a folder of videos, an image or a folder of images, or a camera (camera:0).",
+        show_default=False,
     ),
 ]
+FOLDER = "For a folder of videos, it is a folder."
 ServerOption = Annotated[
     str, typer.Option("--server", help="The server's address.", envvar="KEYWARP_SERVER", metavar="URL")
 ]
@@ -48,32 +50,26 @@ OverlapOption = Annotated[
     typer.Option(
         min=0,
         max=MAX_INTERVAL,
-        help="Frames by which key frames overlap with others: the next is computed beside them, so no frame takes "
+        help="Frames by which key frames overlap with others: the next is computed between them, so no frame takes "
         "long, but key frames are older. Less than the interval (default: the server's).",
         show_default=False,
     ),
 ]
-VideoOption = Annotated[
+OutOption = Annotated[
     Path | None,
-    typer.Option("--out", help="Write an annotated MP4 video.", metavar="FILE", dir_okay=False, show_default=False),
+    typer.Option("--out", help=f"Write an annotated MP4 video. {FOLDER}", metavar="FILE", show_default=False),
 ]
 NdjsonOption = Annotated[
     Path | None,
-    typer.Option(
-        "--json", help="Write one result per line (NDJSON).", metavar="FILE", dir_okay=False, show_default=False
-    ),
+    typer.Option("--ndjson", help=f"Write one result per line (NDJSON). {FOLDER}", metavar="FILE", show_default=False),
 ]
 CocoOption = Annotated[
     Path | None,
-    typer.Option(
-        "--coco", help="Write the results as a COCO file.", metavar="FILE", dir_okay=False, show_default=False
-    ),
+    typer.Option("--coco", help=f"Write the results as a COCO file. {FOLDER}", metavar="FILE", show_default=False),
 ]
 MotOption = Annotated[
     Path | None,
-    typer.Option(
-        "--mot", help="Write the boxes as a MOTChallenge file.", metavar="FILE", dir_okay=False, show_default=False
-    ),
+    typer.Option("--mot", help=f"Write the boxes as a MOTChallenge file. {FOLDER}", metavar="FILE", show_default=False),
 ]
 TrackOption = Annotated[
     bool,
@@ -106,7 +102,7 @@ AllowDamageOption = Annotated[
         "name FILE.part, and the status is 1).",
     ),
 ]
-SummaryJsonOption = Annotated[bool, typer.Option("--summary-json", help="Print the figures as JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", "--summary-json", help="Print the figures as JSON.")]
 
 
 def open_frames(source: str, *, as_stored: bool, video: int | None, vectors: bool = False) -> Source:

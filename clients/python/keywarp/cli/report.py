@@ -1,8 +1,8 @@
 """Record results: show a progress bar, write files and an annotated video, and measure."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from json import dumps
@@ -50,6 +50,7 @@ def record(
     json: Path | None = None,
     coco: Path | None = None,
     mot: Path | None = None,
+    others: Mapping[Path, Callable[[Path], AbstractContextManager[Write]]] | None = None,
     tracked: bool = False,
     total: int | None = None,
     title: str = "frames",
@@ -73,6 +74,7 @@ def record(
         json: An NDJSON file. Each line is the wire `Result` of one frame and its `latency` in seconds.
         coco: A COCO file of all frames.
         mot: A MOTChallenge file of the boxes on all frames.
+        others: Further files, with what opens each under its temporary name and writes to it.
         tracked: Whether objects have track ids, which `mot` then has, too.
         total: The number of results to expect, for the progress bar.
         title: The name of the run, for the progress bar and the summary.
@@ -98,6 +100,8 @@ def record(
             writers[coco] = opened.enter_context(_coco_file(coco, classes, keypoints))
         if mot is not None:
             writers[mot] = opened.enter_context(_mot_file(mot, tracked))
+        for path, open_file in (others or {}).items():
+            writers[path] = opened.enter_context(_other_file(path, open_file))
         if out is not None:
             writers[out] = opened.enter_context(_annotated_video(out, classes, keypoints, fps, start, aspect))
         try:
@@ -173,6 +177,13 @@ def _mot_file(path: Path, tracked: bool) -> Iterator[Write]:
             except ValueError as error:
                 raise CommandError(str(error)) from error
 
+        yield write
+
+
+@contextmanager
+def _other_file(path: Path, open_file: Callable[[Path], AbstractContextManager[Write]]) -> Iterator[Write]:
+    """Write a file of a format that this package doesn't know."""
+    with part_file(path) as part, open_file(part) as write:
         yield write
 
 

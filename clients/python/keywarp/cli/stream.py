@@ -5,33 +5,45 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Annotated
+from http import HTTPStatus
+from typing import Annotated, Any
 
 import typer
 
-from keywarp.cli.errors import CommandError
+from keywarp.cli.folders import find_videos, process_one, process_videos
 from keywarp.cli.options import (
     AllowDamageOption,
     ApiKeyOption,
     AsStoredOption,
     CocoOption,
     IntervalOption,
+    JsonOption,
     MaxAgeOption,
     MotOption,
     NdjsonOption,
+    OutOption,
     OverlapOption,
     ServerOption,
     SourceArgument,
     StoredVideoOption,
-    SummaryJsonOption,
     TrackOption,
-    VideoOption,
     open_client,
     open_frames,
 )
-from keywarp.cli.report import DamageError, record
-from keywarp.cli.summary import Summary, print_notes, print_summary
-from keywarp.client import DEFAULT_SERVER, MediaError, ProcessedFrame, ResultStream, SourceError
+from keywarp.cli.report import record
+from keywarp.cli.result_files import ResultFiles
+from keywarp.cli.summary import Summary, print_notes
+from keywarp.client import (
+    DEFAULT_SERVER,
+    ApiError,
+    Client,
+    MediaError,
+    ProcessedFrame,
+    ResultStream,
+    Source,
+    SourceError,
+    UnavailableError,
+)
 from keywarp.client.reconnecting import DEFAULT
 from keywarp.protocol import MAX_INTERVAL, Codec, Mode, Schedule
 from keywarp.protocol.addresses import hide_secrets
@@ -73,7 +85,7 @@ def stream(
             show_default=False,
         ),
     ] = None,
-    out: VideoOption = None,
+    out: OutOption = None,
     ndjson: NdjsonOption = None,
     coco: CocoOption = None,
     mot: MotOption = None,
@@ -101,74 +113,105 @@ def stream(
     as_stored: AsStoredOption = False,
     video: StoredVideoOption = None,
     allow_damage: AllowDamageOption = False,
-    summary_json: SummaryJsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Send a video to a server, write its results to files, and print how fast they came.
 
     Frames that are damaged or missing are left out and counted, and the exit status is then 1. The figures of
-    --summary-json say it, too: `missing` (their number, or the least that it can be) and `damage` (or null).
+    --json say it, too: `missing` (their number, or the least that it can be) and `damage` (or null).
+
+    Of a folder of videos, each is sent as a stream of its own, with its own files. Videos whose files are all there
+    are skipped, and a broken one doesn't stop the others.
 
     The figures leave out time in which only drawing and writing took place. But both take
     processor time from a server on this machine, so measure without --out.
+
+    Example: keywarp stream street.mp4 --out annotated.mp4 --ndjson results.ndjson
+
+    Example: keywarp stream gate.mkv --codec h264 --video 1 --as-stored --allow-damage --ndjson results.ndjson
+
+    Example: keywarp stream videos --ndjson results --out annotated
     """
     images = codec == "image"
     for name, value in (("--in-flight", in_flight), ("--quality", quality)):
         if value is not None and not images:
             raise typer.BadParameter(f"means nothing for --codec {codec}, which sends no JPEG images", param_hint=name)
-    with ExitStack() as opened:
-        client = opened.enter_context(open_client(server, api_key))
-        opened.enter_context(_warnings_on_stderr())
-        frames = opened.enter_context(open_frames(source, as_stored=as_stored, video=video))
-        results = opened.enter_context(
-            client.stream(
-                frames if images else source,
-                model=model,
-                interval=interval,
-                schedule=schedule,
-                max_interval=max_interval,
-                max_age=max_age,
-                overlap=overlap,
-                mode=mode,
-                track=True if track else None,
-                upright=False if as_stored and not images else None,  # servers of before don't know the option
-                video=None if images else video,
-                codec=codec,
-                in_flight=in_flight or IN_FLIGHT,
-                quality=quality or QUALITY,
-                decode=out is not None,
-                on_error="skip",
-                reconnect=reconnect,
-            )
-        )
-        opened.callback(lambda: print_notes(source, results.notes))
-        ready = results.ready
-        adaptive = "" if ready.schedule == "fixed" else f"{ready.schedule} "
+    files = ResultFiles(out, ndjson, coco, mot)
+    videos = find_videos(source)
+    with open_client(server, api_key) as client, _warnings_on_stderr():
 
-        def counted(summary: Summary) -> Summary:
-            return replace(summary, reconnects=results.reconnects, missing=results.missing, notes=tuple(results.notes))
+        def process(name: str, files: ResultFiles, run: str | None = None) -> Summary:
+            with ExitStack() as opened:
+                frames = opened.enter_context(open_frames(name, as_stored=as_stored, video=video))
+                results = opened.enter_context(
+                    _begin(
+                        client,
+                        frames if images else name,
+                        model=model,
+                        interval=interval,
+                        schedule=schedule,
+                        max_interval=max_interval,
+                        max_age=max_age,
+                        overlap=overlap,
+                        mode=mode,
+                        track=True if track else None,
+                        upright=False if as_stored and not images else None,  # servers of before don't know the option
+                        video=None if images else video,
+                        codec=codec,
+                        in_flight=in_flight or IN_FLIGHT,
+                        quality=quality or QUALITY,
+                        decode=files.out is not None,
+                        on_error="skip",
+                        reconnect=reconnect,
+                    )
+                )
+                opened.callback(lambda: print_notes(name, results.notes))
+                ready = results.ready
+                adaptive = "" if ready.schedule == "fixed" else f"{ready.schedule} "
 
+                def counted(summary: Summary) -> Summary:
+                    notes = tuple(results.notes)
+                    return replace(summary, reconnects=results.reconnects, missing=results.missing, notes=notes)
+
+                return record(
+                    _complete(results, name),
+                    classes=ready.model.classes,
+                    keypoints=ready.model.keypoints,
+                    fps=frames.fps,
+                    start=frames.start,
+                    aspect=frames.aspect,
+                    allow_damage=allow_damage,
+                    out=files.out,
+                    json=files.ndjson,
+                    coco=files.coco,
+                    mot=files.mot,
+                    tracked=track,
+                    total=frames.count,
+                    title=run or f"{ready.model.name}, {adaptive}interval {ready.interval}",
+                    counted=counted,
+                )
+
+        if videos:
+            process_videos(videos, files, process, as_json=as_json)
+        else:
+            process_one(source, files, process, as_json=as_json)
+
+
+def _begin(client: Client, source: Source | str, *, reconnect: float, **options: Any) -> ResultStream:
+    """Begin a stream. If the server has only just started, wait for its models, as long as reconnecting may take."""
+    try:
+        return client.stream(source, reconnect=reconnect, **options)
+    except UnavailableError as error:
         try:
-            summary = record(
-                _complete(results, source),
-                classes=ready.model.classes,
-                keypoints=ready.model.keypoints,
-                fps=frames.fps,
-                start=frames.start,
-                aspect=frames.aspect,
-                allow_damage=allow_damage,
-                out=out,
-                json=ndjson,
-                coco=coco,
-                mot=mot,
-                tracked=track,
-                total=frames.count,
-                title=f"{ready.model.name}, {adaptive}interval {ready.interval}",
-                counted=counted,
-            )
-        except DamageError as error:
-            print_summary(error.summary, as_json=summary_json)
-            raise CommandError(f"{error}. --allow-damage keeps what was read") from error
-    print_summary(summary, as_json=summary_json)
+            client.wait_until_ready(0)
+        except ApiError as busy:
+            if busy.status != HTTPStatus.SERVICE_UNAVAILABLE or not reconnect:
+                raise error from busy
+        else:
+            raise  # it is ready, and refuses for another reason
+    print("keywarp: the server is still loading its models", file=sys.stderr)
+    client.wait_until_ready(reconnect)
+    return client.stream(source, reconnect=reconnect, **options)
 
 
 def _complete(results: ResultStream, name: str) -> Iterator[ProcessedFrame]:

@@ -16,7 +16,7 @@ def watch(
     pull: Annotated[
         str | None,
         typer.Option(
-            help="First let the server pull this URL under the id (rtsp://, http://, https://).",
+            help="First let the server pull this URL under the id (rtsp://, rtmp://, udp://, http://, ...).",
             metavar="URL",
             show_default=False,
         ),
@@ -30,6 +30,8 @@ def watch(
     """Print a stream's responses as they come, one per line (NDJSON), until the stream ends.
 
     --interval, --as-stored and --video say how the server is to pull, so they need --pull.
+
+    Example: keywarp watch gate --pull rtsp://192.168.7.20/stream1 --as-stored
     """
     for name, given in (
         ("--interval", interval is not None),

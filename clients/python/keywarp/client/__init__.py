@@ -23,6 +23,7 @@ from keywarp.client.errors import (
     StreamBusyError,
     StreamError,
     StreamGoneError,
+    TableError,
     UnavailableError,
 )
 from keywarp.client.frames import Frame, Source
@@ -30,6 +31,7 @@ from keywarp.client.reconnecting import Reconnect
 from keywarp.client.results import DetectionArrays, ProcessedFrame
 from keywarp.client.sources import open_source
 from keywarp.client.streaming import ResultStream
+from keywarp.client.tables import to_pandas
 from keywarp.client.watching import AsyncWatch, Watch
 
 __all__ = [
@@ -58,7 +60,9 @@ __all__ = [
     "StreamBusyError",
     "StreamError",
     "StreamGoneError",
+    "TableError",
     "UnavailableError",
     "Watch",
     "open_source",
+    "to_pandas",
 ]

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import httpx
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from keywarp.client import connecting, reconnecting, rest
 from keywarp.client.async_streaming import AsyncResultStream
-from keywarp.client.connecting import DEFAULT_SERVER, DEFAULT_TIMEOUT, LOAD_TIMEOUT
+from keywarp.client.connecting import DEFAULT_SERVER, DEFAULT_TIMEOUT, LOAD_TIMEOUT, READY_POLL
+from keywarp.client.errors import ApiError
 from keywarp.client.feed import OnError, StreamSetup
 from keywarp.client.frames import Source
 from keywarp.client.reconnecting import Reconnect
@@ -25,6 +27,7 @@ from keywarp.protocol import (
     Codec,
     CreateStream,
     Hello,
+    HiddenRegion,
     Masks,
     Mode,
     ModelInfo,
@@ -57,6 +60,19 @@ class AsyncClient(AsyncClosable):
         self._timeout = timeout
         self._headers = connecting.authorization(api_key, server)
         self._http = httpx.AsyncClient(base_url=self.server, timeout=timeout, headers=self._headers)
+
+    async def wait_until_ready(self, seconds: float = LOAD_TIMEOUT) -> None:
+        """Wait while the server loads its models. See `Client.wait_until_ready`."""
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                await self._do(rest.ready())
+            except ApiError as error:
+                if error.status != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() >= until:
+                    raise
+                await asyncio.sleep(READY_POLL)
+            else:
+                return
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """List the models of the server. The field `state` shows which are ready for streams."""
@@ -92,6 +108,7 @@ class AsyncClient(AsyncClosable):
         max_interval: int | None = None,
         max_age: float | None = None,
         overlap: int | None = None,
+        max_fps: float | None = None,
         mode: Mode | None = None,
         masks: Masks | None = None,
         resolution: Resolution | None = None,
@@ -99,8 +116,10 @@ class AsyncClient(AsyncClosable):
         track: bool | None = None,
         upright: bool | None = None,
         video: int | None = None,
+        hidden: Sequence[HiddenRegion] = (),
         source: str | None = None,
         sinks: Sequence[str] = (),
+        rules: Rules | None = None,
     ) -> StreamInfo:
         """Create a stream, to send single frames to with `infer`, or for the server to pull.
 
@@ -114,6 +133,7 @@ class AsyncClient(AsyncClosable):
             max_interval=max_interval,
             max_age=max_age,
             overlap=overlap,
+            max_fps=max_fps,
             mode=mode,
             masks=masks,
             resolution=resolution,
@@ -121,8 +141,10 @@ class AsyncClient(AsyncClosable):
             track=track,
             upright=upright,
             video=video,
+            hidden=tuple(hidden) or None,
             source=source,
             sinks=tuple(sinks) or None,
+            **(rules.model_dump(exclude_unset=True) if rules else {}),
         )
         return await self._do(rest.create_stream(options))
 

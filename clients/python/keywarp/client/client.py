@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import httpx
@@ -9,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.client import connecting, reconnecting, rest
-from keywarp.client.connecting import DEFAULT_SERVER, DEFAULT_TIMEOUT, LOAD_TIMEOUT
+from keywarp.client.connecting import DEFAULT_SERVER, DEFAULT_TIMEOUT, LOAD_TIMEOUT, READY_POLL
+from keywarp.client.errors import ApiError
 from keywarp.client.feed import OnError, StreamSetup
 from keywarp.client.frames import Source
 from keywarp.client.reconnecting import Reconnect
@@ -24,6 +26,7 @@ from keywarp.protocol import (
     Codec,
     CreateStream,
     Hello,
+    HiddenRegion,
     Masks,
     Mode,
     ModelInfo,
@@ -64,6 +67,27 @@ class Client(Closable):
         self._timeout = timeout
         self._headers = connecting.authorization(api_key, server)
         self._http = httpx.Client(base_url=self.server, timeout=timeout, headers=self._headers)
+
+    def wait_until_ready(self, seconds: float = LOAD_TIMEOUT) -> None:
+        """Wait while the server loads its models, right after its start.
+
+        Args:
+            seconds: The longest time to wait.
+
+        Raises:
+            ConnectError: If no server answers.
+            ApiError: If it isn't ready after that time (status 503), or can't load its models (500).
+        """
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                self._do(rest.ready())
+            except ApiError as error:
+                if error.status != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() >= until:
+                    raise
+                time.sleep(READY_POLL)
+            else:
+                return
 
     def models(self) -> tuple[ModelInfo, ...]:
         """List the models of the server. The field `state` shows which are ready for streams."""
@@ -126,6 +150,7 @@ class Client(Closable):
         max_interval: int | None = None,
         max_age: float | None = None,
         overlap: int | None = None,
+        max_fps: float | None = None,
         mode: Mode | None = None,
         masks: Masks | None = None,
         resolution: Resolution | None = None,
@@ -133,8 +158,10 @@ class Client(Closable):
         track: bool | None = None,
         upright: bool | None = None,
         video: int | None = None,
+        hidden: Sequence[HiddenRegion] = (),
         source: str | None = None,
         sinks: Sequence[str] = (),
+        rules: Rules | None = None,
     ) -> StreamInfo:
         """Create a stream, to send single frames to with `infer`, or for the server to pull.
 
@@ -150,9 +177,10 @@ class Client(Closable):
                 Ages are counted by the frames' timestamps, or by when frames without timestamps are processed. None is
                 the server's default in the mode `latest`, and no limit in the mode `lossless`.
             overlap: The number of frames, from the one at which a key frame is due, that are still propagated from the
-                key frame before, while the new one is computed beside them. So no frame takes as long as a key frame,
+                key frame before, while the new one is computed between them. So no frame takes as long as a key frame,
                 but key ages grow by so many frames, or by fewer in the mode `latest`. 0 lets key frames block. None is
                 the server's default.
+            max_fps: The most frames per second that are processed. Others are dropped, evenly. None is all.
             mode: The mode for clients that later stream to `stream_id`, as in `stream`. Single frames are never
                 dropped.
             masks: The form of segmentation masks: `png`, `rle` or `none`. None is `png`.
@@ -162,13 +190,16 @@ class Client(Closable):
             upright: Whether frames are turned as the image or video says, or left as their pixels are stored. None is
                 True.
             video: Which of the videos of a container, from 0. None is the best.
-            source: A URL (`rtsp://`, `http://`, `https://`) for the server to pull, or None if clients feed the stream.
+            hidden: Regions that are made black before anything sees the frames, each as corners (x, y) in shares of the
+                frame's width and height.
+            source: A URL (`rtsp://`, `http://`, ...) for the server to pull, or None if clients feed the stream.
             sinks: Names of the server's sinks that also get the results.
+            rules: What the stream is watched by from its first frame on, as `set_rules` describes it.
 
         Raises:
-            ApiError: If there is no such model (404), the id is taken (409), the intervals contradict each other or a
-                sink is unknown (400), the server doesn't pull from that host (403), or there are too many streams
-                (429).
+            ApiError: If there is no such model (404), the id is taken (409), the intervals contradict each other, a
+                sink is unknown or the rules don't fit the model (400), the server doesn't pull from that host (403), or
+                there are too many streams (429).
         """
         options = CreateStream(
             id=stream_id,
@@ -178,6 +209,7 @@ class Client(Closable):
             max_interval=max_interval,
             max_age=max_age,
             overlap=overlap,
+            max_fps=max_fps,
             mode=mode,
             masks=masks,
             resolution=resolution,
@@ -185,8 +217,10 @@ class Client(Closable):
             track=track,
             upright=upright,
             video=video,
+            hidden=tuple(hidden) or None,
             source=source,
             sinks=tuple(sinks) or None,
+            **(rules.model_dump(exclude_unset=True) if rules else {}),
         )
         return self._do(rest.create_stream(options))
 
@@ -195,9 +229,9 @@ class Client(Closable):
 
         Args:
             stream_id: The stream's id.
-            changes: The new values of `interval`, `schedule`, `max_interval`, `max_age`, `overlap`, `track`, `masks`,
-                `resolution`, `reliability`, `mode` (of a stream that clients feed, from the next connection on) and
-                `source` (of a pulled one). None is the server's default, as in `create_stream`.
+            changes: The new values of `interval`, `schedule`, `max_interval`, `max_age`, `overlap`, `max_fps`, `track`,
+                `hidden`, `masks`, `resolution`, `reliability`, `mode` (of a stream that clients feed, from the next
+                connection on) and `source` (of a pulled one). None is the server's default, as in `create_stream`.
 
         Raises:
             ValueError: If there is no such option, or its value is invalid.
@@ -333,7 +367,7 @@ class Client(Closable):
                 Ages are counted by the frames' timestamps, or by when frames without timestamps are processed. None is
                 the server's default in the mode `latest`, and no limit in the mode `lossless`.
             overlap: The number of frames, from the one at which a key frame is due, that are still propagated from the
-                key frame before, while the new one is computed beside them. So no frame takes as long as a key frame,
+                key frame before, while the new one is computed between them. So no frame takes as long as a key frame,
                 but key ages grow by so many frames, or by fewer in the mode `latest`. 0 lets key frames block. None is
                 the server's default.
             mode: `lossless` processes every frame. `latest` drops a frame that waits for the device when a newer one

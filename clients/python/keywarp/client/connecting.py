@@ -22,6 +22,7 @@ from keywarp.protocol.addresses import without_secrets
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
 DEFAULT_TIMEOUT: Final = 60.0  # seconds; the first frame of a size may wait until the model is compiled for it
+READY_POLL: Final = 0.2  # seconds between questions whether a server has loaded its models
 LOAD_TIMEOUT: Final = 600.0  # seconds; compiling a model may take minutes
 CLOSE_TIMEOUT: Final = 2.0  # seconds for the closing handshake of a WebSocket
 MAX_MESSAGE_BYTES: Final = 64 * 2**20  # of a server's message; a label map of 50 million random pixels fits

@@ -321,7 +321,9 @@ class Conversation:
                 self.results += 1
                 latency = now - sent.at if sent else None
                 result = response if response.frame == position else response.model_copy(update={"frame": position})
-                return ProcessedFrame(result, sent.payload.image if sent and sent.payload else None, latency, now)
+                image = sent.payload.image if sent and sent.payload else None
+                classes = self.ready.model.classes if self.ready else ()
+                return ProcessedFrame(result, image, latency, now, classes=classes)
             case Error():
                 self.errors += 1
                 error = FrameError(response.problem, None if response.frame is None else position, response.id)

@@ -14,7 +14,8 @@ KeywarpError
 │   ├── MediaError              it can't decode the video (1003, 1009, 4422)
 │   └── UnavailableError        it is restarting, or full: try again later (1001, 1012, 1013)
 ├── ProtocolError           the server doesn't speak `keywarp.v1`
-└── DrawingError            annotated pictures or videos can't be made
+├── DrawingError            annotated pictures or videos can't be made
+└── TableError              results can't be made a table
 """
 
 from keywarp.protocol import ClientId, CloseCode, Problem
@@ -63,6 +64,10 @@ class ProtocolError(KeywarpError):
 
 class DrawingError(KeywarpError):
     """Annotated pictures or videos can't be made."""
+
+
+class TableError(KeywarpError):
+    """Results can't be made a table, because the extra `pandas` isn't installed."""
 
 
 class ApiError(KeywarpError):

@@ -105,6 +105,11 @@ class Feed:
         return self._noted.missing
 
     @property
+    def count(self) -> int | None:
+        """The number of frames of the source, or None if it is unknown."""
+        return self._noted.count if isinstance(self._noted, Source) else self._noted.listed
+
+    @property
     def listed(self) -> int | None:
         """The number of frames that the index of a file lists which is sent as it is, or None if there is none."""
         return self._noted.listed if isinstance(self._noted, Payloads) else None

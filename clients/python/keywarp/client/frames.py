@@ -51,6 +51,20 @@ class Source(Closable):
     notes: tuple[str, ...] = ()
     missing: int = 0
 
+    def __len__(self) -> int:
+        """Return the number of frames.
+
+        Raises:
+            TypeError: If it is unknown.
+        """
+        if self.count is None:
+            raise TypeError("the number of frames of this source is unknown")
+        return self.count
+
+    def __bool__(self) -> bool:
+        """Return True, also for a source without frames."""
+        return True
+
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
         """Read the frames.

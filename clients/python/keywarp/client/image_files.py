@@ -1,14 +1,14 @@
 """Images in files as sources: a folder of them, one, or the pictures of an animation."""
 
-import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Final, Self
 
 from keywarp.client.errors import SourceError
+from keywarp.client.folders import folder_images
 from keywarp.client.frames import DEFAULT_FPS, Frame, Source
-from keywarp.images import FILE_FORMATS, SUFFIXES, ImageError, decode_animation, decode_image, is_animated
+from keywarp.images import FILE_FORMATS, ImageError, decode_animation, decode_image, is_animated
 
 MAX_REPORTED: Final = 3  # images that an error names
 _HEAD_BYTES: Final = 4096  # enough to see whether a file is an animation
@@ -43,21 +43,12 @@ class ImageSource(Source):
 
     @classmethod
     def folder(cls, folder: Path, *, upright: bool = True) -> Self:
-        """Open the images of a folder, in the order of their names: `img2` comes before `img10`.
-
-        Files whose names begin with a dot are left out. They belong to the system.
+        """Open the images of a folder, see `folder_images`.
 
         Raises:
-            SourceError: If there is no image in the folder, or none that can be read.
+            SourceError: If there is no image in the folder, or none that can be read, or there are videos, too.
         """
-        try:
-            entries = list(folder.iterdir())
-        except OSError as error:
-            raise SourceError(f"the folder {str(folder)!r} can't be read: {error.strerror}") from error
-        paths = [p for p in entries if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
-        if not paths:
-            raise SourceError(f"there are no images in the folder {str(folder)!r}")
-        return cls(sorted(paths, key=_natural), upright=upright)
+        return cls(folder_images(folder), upright=upright)
 
     def __iter__(self) -> Iterator[Frame]:
         """Read the images, one at a time. The one after those that can't be read has a `gap`.
@@ -146,12 +137,6 @@ def open_image_file(path: Path, *, upright: bool = True) -> Source:
     except OSError as error:
         raise SourceError(f"the image {str(path)!r} can't be read: {error.strerror}") from error
     return ImageSource([path], upright=upright)
-
-
-def _natural(path: Path) -> tuple[list[str | int], str]:
-    """Return what a path is sorted by: the numbers in its name count as numbers."""
-    parts = re.split(r"([0-9]+)", path.name.casefold())
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)], path.name
 
 
 def _reason(error: Exception) -> str:

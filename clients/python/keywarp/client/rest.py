@@ -57,6 +57,11 @@ class Call(Generic[T]):
             raise ProtocolError(f"{response.request.url} didn't respond like a Keywarp server: {fault}") from error
 
 
+def ready() -> Call[dict[str, str]]:
+    """Ask whether the server is ready for streams."""
+    return Call(TypeAdapter(dict[str, str]), "GET", "/readyz")
+
+
 def refusal(response: httpx.Response) -> ApiError:
     """Return the error that an unsuccessful response stands for."""
     try:
@@ -100,7 +105,7 @@ def stream_info(stream_id: str) -> Call[StreamInfo]:
 
 def create_stream(options: CreateStream) -> Call[StreamInfo]:
     """Create a stream."""
-    content = options.model_dump_json(exclude_none=True).encode()
+    content = options.model_dump_json(exclude_defaults=True).encode()
     return Call(TypeAdapter(StreamInfo), "POST", "/v1/streams", content=content)
 
 

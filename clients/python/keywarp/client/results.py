@@ -1,7 +1,7 @@
 """The result of one frame, with its image, its arrays and its latency."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from keywarp.client import exports
+from keywarp.client import display, exports
 from keywarp.client.errors import ProtocolError
 from keywarp.client.images import decode_labels, decode_mask, decode_reliability, decode_values
-from keywarp.protocol import Kind, Result
+from keywarp.protocol import ClassInfo, Kind, Result
 
 if TYPE_CHECKING:
     import supervision
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DetectionArrays:
     """The objects on one frame as arrays, the most confident first.
 
@@ -40,10 +40,19 @@ class DetectionArrays:
         """Return the number of objects."""
         return len(self.xyxy)
 
+    def __repr__(self) -> str:
+        """Name the arrays and their shapes."""
+        arrays = {name: getattr(self, name) for name in (field.name for field in fields(self))}
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items() if array is not None)
+        return f"<{len(self)} objects: {shapes}>"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class ProcessedFrame:
-    """A frame's result as it is on the wire, with the frame's image and latency where they are known."""
+    """A frame's result as it is on the wire, with the frame's image and latency where they are known.
+
+    Notebooks show it as the annotated picture and a table.
+    """
 
     result: Result
     image: NDArray[np.uint8] | None = None  # the frame, RGB (H, W, 3); None if it was sent without being decoded here
@@ -51,6 +60,19 @@ class ProcessedFrame:
     received: float = field(default_factory=time.monotonic)  # when the result arrived; monotonic seconds
     label_map: NDArray[np.uint8] | None = None  # (h, w) class ids; None if they are encoded in `result`
     value_map: NDArray[np.float32] | None = None  # (h, w) numbers; None if they are encoded in `result`
+    classes: tuple[ClassInfo, ...] = ()  # the model's, for their colours; empty if they are unknown
+
+    def __repr__(self) -> str:
+        """Return one short line, without the arrays."""
+        return display.to_text(self)
+
+    def _repr_png_(self) -> bytes | None:
+        """Return the annotated picture for a notebook, or None without an image or the extra `draw`."""
+        return display.to_png(self)
+
+    def _repr_html_(self) -> str:
+        """Return the annotated picture and a table for a notebook."""
+        return display.to_html(self)
 
     @property
     def frame(self) -> int:

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from threading import Event, Thread
+from typing import TYPE_CHECKING
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -19,7 +20,11 @@ from keywarp.client.reconnecting import ATTEMPT_TIMEOUT
 from keywarp.client.resources import Closable
 from keywarp.client.results import ProcessedFrame
 from keywarp.client.sources import SourceLike
+from keywarp.client.tables import to_pandas
 from keywarp.protocol import Ready
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class StreamCounters:
@@ -32,6 +37,21 @@ class StreamCounters:
     def reconnects(self) -> int:
         """The number of times that the connection broke and the stream continued over another one."""
         return self._conversation.reconnects
+
+    def __len__(self) -> int:
+        """Return the number of frames of the source, for progress bars.
+
+        Raises:
+            TypeError: If it is unknown.
+        """
+        count = self._feed.count if self._feed else None
+        if count is None:
+            raise TypeError("the number of frames of this stream is unknown")
+        return count
+
+    def __bool__(self) -> bool:
+        """Return True, also for a stream without frames."""
+        return True
 
     @property
     def unsent(self) -> int:
@@ -115,6 +135,13 @@ class ResultStream(StreamCounters, Closable, Iterator[ProcessedFrame]):
         except BaseException:  # the end, an error or Ctrl-C
             self.close()
             raise
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Read the stream to its end, and make a table with one row for each object.
+
+        `keywarp.client.tables.to_pandas` describes it, and takes a list of results, too.
+        """
+        return to_pandas(self)
 
     def close(self) -> None:
         """Close the connection and the source. The server then frees the stream."""

@@ -3,18 +3,12 @@
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from keywarp import videos
 from keywarp.client.errors import DrawingError
 from keywarp.client.resources import Closable
-
-# libx264's options. The quality is 20, where 0 is lossless and 23 is the default. There are no B-frames, because the
-# length that MP4 states would end too early with them where the frame rate varies.
-OPTIONS = {"crf": "20", "preset": "veryfast", "bf": "0"}
-CLOCK = 90_000  # ticks per second, as transport streams have them: timestamps aren't multiples of the frame rate
 
 
 class VideoWriter(Closable):
@@ -35,18 +29,10 @@ class VideoWriter(Closable):
         Raises:
             DrawingError: If the file can't be written.
         """
-        self._fps = Fraction(fps).limit_denominator(1001)
-        self._start = start
-        self._aspect = aspect
-        self._next = 0  # in ticks: when the next picture is due if it has no timestamp
-        self._earliest = 0  # in ticks: when the next picture may be shown, after the last one
         try:
-            path.write_bytes(b"")  # FFmpeg would fail only at the first picture
-        except OSError as error:
-            raise DrawingError(f"{str(path)!r} can't be written: {error.strerror}") from error
-        # The format is named, since the file's name may have any suffix.
-        self._container = av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"})
-        self._stream: VideoStream | None = None
+            self._video = videos.VideoWriter(path, fps, start=start, aspect=aspect)
+        except videos.WritingError as error:
+            raise DrawingError(str(error)) from error
 
     def write(self, image: NDArray[np.uint8], timestamp: float | None = None) -> None:
         """Add a picture.
@@ -58,39 +44,11 @@ class VideoWriter(Closable):
         Raises:
             DrawingError: If the first picture is less than two pixels wide or high, or H.264 can't have its size.
         """
-        if self._stream is None:
-            self._stream = self._add_stream(image)
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[: image.shape[0] & ~1, : image.shape[1] & ~1]))
-        frame = frame.reformat(self._stream.width, self._stream.height, "yuv420p")
-        frame.pts, frame.time_base = self._ticks(timestamp), Fraction(1, CLOCK)
-        frame.duration = round(CLOCK / self._fps)
         try:
-            self._container.mux(self._stream.encode(frame))
-        except (av.ExternalError, av.ArgumentError) as error:
-            self._stream = None
-            size = f"{image.shape[1]}x{image.shape[0]}"
-            raise DrawingError(f"pictures of {size} pixels can't be written as H.264: {error.strerror}") from error
+            self._video.write(image, timestamp)
+        except videos.WritingError as error:
+            raise DrawingError(str(error)) from error
 
     def close(self) -> None:
         """Finish the file."""
-        if self._stream is not None:
-            self._container.mux(self._stream.encode())
-        self._container.close()
-
-    def _ticks(self, timestamp: float | None) -> int:
-        if timestamp is not None and self._start is None:
-            self._start = timestamp - self._next / CLOCK
-        due = self._next if timestamp is None else round((timestamp - (self._start or 0)) * CLOCK)
-        ticks = max(due, self._earliest)
-        self._earliest, self._next = ticks + 1, ticks + round(CLOCK / self._fps)
-        return ticks
-
-    def _add_stream(self, image: NDArray[np.uint8]) -> VideoStream:
-        if min(image.shape[:2]) < 2:
-            raise DrawingError(f"a video needs pictures of at least 2x2 pixels, not {image.shape[1]}x{image.shape[0]}")
-        stream = self._container.add_stream("libx264", self._fps, options=OPTIONS)
-        stream.height, stream.width = (side & ~1 for side in image.shape[:2])
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.sample_aspect_ratio = self._aspect
-        stream.codec_context.time_base = Fraction(1, CLOCK)
-        return stream
+        self._video.close()

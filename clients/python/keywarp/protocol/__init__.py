@@ -9,13 +9,11 @@ from keywarp.protocol.messages import (
     MAX_KEY_AGE,
     SUBPROTOCOL,
     Changes,
-    ChangeStream,
     ClassInfo,
     ClientId,
     ClientMessage,
     Codec,
     Container,
-    CreateStream,
     Credit,
     Dense,
     Detection,
@@ -50,12 +48,14 @@ from keywarp.protocol.messages import (
     Timings,
     WatchMessage,
 )
+from keywarp.protocol.requests import CameraOptions, ChangeStream, CreateStream, HiddenRegion
 
 __all__ = [
     "KEY_SUBPROTOCOL",
     "MAX_INTERVAL",
     "MAX_KEY_AGE",
     "SUBPROTOCOL",
+    "CameraOptions",
     "ChangeStream",
     "Changes",
     "ClassInfo",
@@ -76,6 +76,7 @@ __all__ = [
     "FramingError",
     "Gone",
     "Hello",
+    "HiddenRegion",
     "KeypointsInfo",
     "Kind",
     "LiveStatistics",

@@ -27,6 +27,7 @@ SUBPROTOCOL = "keywarp.v1"
 KEY_SUBPROTOCOL = "keywarp.key."  # prefix of an API key, which browsers can't send in a header
 MAX_INTERVAL = 1000  # frames; the limit of `interval` and `max_interval`
 MAX_KEY_AGE = 86400.0  # seconds; the limit of `max_age`
+MAX_FPS = 1000.0  # greatest `max_fps`
 
 StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ClientId = Annotated[str, Field(max_length=128)] | int
@@ -118,6 +119,7 @@ class StreamInfo(Message):
     max_interval: int | None = None  # the most frames from one key frame to the next, if the interval varies
     max_age: float | None = None  # seconds after which a key frame is too old to propagate from; None: never
     overlap: int = 0  # frames that may still be propagated from the key frame before, while the next is computed
+    max_fps: float | None = None  # the most frames per second that are processed; None: all
     mode: str = "lossless"
     connected: bool  # whether a client feeds it, or frames come from the source that it is pulled from
     age: float  # seconds since it was created
@@ -293,9 +295,11 @@ class StreamOptions(Request):
     # Seconds; if the key frame is older, the next frame is a key frame. By the frames' timestamps, else by when they
     # are processed. None: the server's default in the mode `latest`, else no limit
     max_age: float | None = Field(default=None, gt=0, le=MAX_KEY_AGE, allow_inf_nan=False)
-    # Frames that are still propagated from the key frame before, while the next is computed beside them; in the mode
+    # Frames that are still propagated from the key frame before, while the next is computed between them; in the mode
     # `latest`, fewer if it is ready earlier. 0: key frames block; None: the server's default
     overlap: int | None = Field(default=None, ge=0, le=MAX_INTERVAL)
+    # The most frames per second that are processed, by their timestamps, else by when they arrive. Others are dropped
+    max_fps: float | None = Field(default=None, gt=0, le=MAX_FPS, allow_inf_nan=False)
     # The form of segmentation masks; None: `png`. Masks of objects are RLE, and dense maps PNGs, unless it is `none`
     masks: Masks | None = None
     resolution: Resolution | None = None  # the resolution of masks and dense maps; None: `model`
@@ -307,29 +311,6 @@ class StreamOptions(Request):
     # Whether frames are turned as the video's display matrix or the image's EXIF orientation says; None: they are
     upright: bool | None = None
     video: int | None = Field(default=None, ge=0)  # which of a container's videos, from 0; None: the best
-
-
-class CreateStream(StreamOptions):
-    """The body of `POST /v1/streams`."""
-
-    id: StreamId | None = None  # None for a random one
-    source: Annotated[str, Field(max_length=2048)] | None = None  # a URL for the server to pull; None: clients feed it
-
-
-class ChangeStream(Request):
-    """The body of `PATCH /v1/streams/{id}`. What it leaves out stays as it is, and null is the server's default."""
-
-    interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)
-    schedule: Schedule | None = None
-    max_interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)
-    max_age: float | None = Field(default=None, gt=0, le=MAX_KEY_AGE, allow_inf_nan=False)
-    masks: Masks | None = None
-    resolution: Resolution | None = None
-    reliability: Reliability | None = None
-    overlap: int | None = Field(default=None, ge=0, le=MAX_INTERVAL)
-    track: bool | None = None
-    mode: Mode | None = None  # of a stream that clients feed, from the next connection on
-    source: Annotated[str, Field(max_length=2048)] | None = None  # another URL for a stream that the server pulls
 
 
 class Hello(StreamOptions):
@@ -406,7 +387,7 @@ class Error(Message):
 
 
 class Dropped(Message):
-    """A frame was dropped, in the mode `latest`: it never reached the networks."""
+    """A frame was dropped, in the mode `latest` or by `max_fps`: it never reached the networks."""
 
     type: Literal["dropped"] = "dropped"
     stream: str | None = None  # None from servers that don't say
@@ -414,7 +395,8 @@ class Dropped(Message):
     frame: int
     run: str | None = None  # as in `Result`
     id: ClientId | None = None
-    reason: str  # "newer": a newer frame replaced it; "rate": the API key's frame rate was exceeded
+    # "newer": a newer frame replaced it; "rate": the API key's frame rate was exceeded; "max_fps": the stream's was
+    reason: str
     credit: int | None = None
 
 

@@ -8,13 +8,14 @@ from keywarp.videos.claims import Claims
 from keywarp.videos.contents import HEAD_BYTES, describe_container, describe_other
 from keywarp.videos.continuity import Continuity
 from keywarp.videos.ends import listed_packets
-from keywarp.videos.errors import NoKeyFrameError, VideoError
+from keywarp.videos.errors import NoKeyFrameError, VideoError, WritingError
 from keywarp.videos.extent import Extent, file_extent
 from keywarp.videos.ledger import MAX_FAILED_UNITS, REMEMBERED, REORDERING, Origin
 from keywarp.videos.opening import demux, is_format, open_container
 from keywarp.videos.orientation import orientation_of, swaps_sides
 from keywarp.videos.outcomes import Lost, Note, Outcome, Outcomes, Shown, left_out_note
 from keywarp.videos.reading import Item, Picture, VideoReader
+from keywarp.videos.sample import sample_video
 from keywarp.videos.times import UnitTimes
 from keywarp.videos.transport import Repeats, TransportFile
 from keywarp.videos.units import (
@@ -25,6 +26,7 @@ from keywarp.videos.units import (
     UnitDecoder,
     orientation_of_frame,
 )
+from keywarp.videos.writing import VideoWriter
 
 __all__ = [
     "HEAD_BYTES",
@@ -53,6 +55,8 @@ __all__ = [
     "UnitTimes",
     "VideoError",
     "VideoReader",
+    "VideoWriter",
+    "WritingError",
     "choose_video",
     "demux",
     "describe_choice",
@@ -65,5 +69,6 @@ __all__ = [
     "open_container",
     "orientation_of",
     "orientation_of_frame",
+    "sample_video",
     "swaps_sides",
 ]

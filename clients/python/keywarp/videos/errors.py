@@ -7,3 +7,7 @@ class VideoError(Exception):
 
 class NoKeyFrameError(VideoError):
     """A video has no key frame, so that decoding can't start."""
+
+
+class WritingError(Exception):
+    """A video can't be written."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from keywarp.engines.backends.interface import Backend, DeviceTensor, Precision, Program
-from keywarp.engines.devices import BackendChoice, Gpu, choose, list_gpus, usable_gpus
+from keywarp.engines.devices import BackendChoice, Gpu, Runtime, choose, list_gpus, usable_gpus
 from keywarp.engines.errors import BackendError
 
 __all__ = [
@@ -76,16 +76,21 @@ def choose_backend(name: BackendName = "auto", gpus: list[Gpu] | None = None) ->
     Raises:
         BackendError: If no runtime is installed.
     """
-    if name in ("openvino", "onnxruntime"):
+    if name == "openvino" or name == "onnxruntime":
         return BackendChoice(name, (), "it was requested")
     gpus = list_gpus() if gpus is None else gpus
+    from keywarp.engines.backends.tensorrt.library import installed
+
+    tensorrt = installed() or "tensorrt"
     if name == "auto":
-        choice = choose(_installed(bool(gpus)), gpus)
+        choice = choose(_installed(bool(gpus)), gpus, tensorrt)
         if choice is None:
             raise BackendError("no runtime is installed: install the extra `cpu` (README, Install)")
         return choice
-    # If none seems new enough, try the first one: the runtime reports the error itself, or supports it after all.
-    return BackendChoice(name, usable_gpus(name, gpus) or tuple(gpus[:1]), "it was requested")
+    # If none seems to be supported, try the first one: the runtime reports the error itself, or supports it after all.
+    runtime: Runtime = tensorrt if name == "tensorrt" else name
+    usable = usable_gpus(runtime, gpus)
+    return BackendChoice(name, usable or tuple(gpus[:1]), "it was requested")
 
 
 def _installed(on_gpu: bool) -> set[str]:

@@ -8,6 +8,7 @@ import onnx
 
 from keywarp.engines.backends.interface import DeviceTensor, Precision, Program, Tensor
 from keywarp.engines.backends.ort import DISABLED, ort
+from keywarp.engines.compiler import COMPILES
 from keywarp.engines.errors import BackendError
 from keywarp.engines.fusion import GraphStyle
 from keywarp.engines.processor import available_cores
@@ -20,7 +21,7 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
     reason = "it was requested"
-    style = GraphStyle(host_labels=True)
+    style = GraphStyle(host_labels=COMPILES)
 
     def __init__(self, precision: Precision = "auto", threads: int = 0) -> None:
         """See `open_backend`.

@@ -1,9 +1,12 @@
 """ONNX Runtime on an NVIDIA GPU, through its CUDA or its TensorRT provider."""
 
+import importlib
+import importlib.util
 import logging
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -13,7 +16,7 @@ from keywarp.engines.backends.onnxruntime import OnnxRuntimeProgram
 from keywarp.engines.backends.ort import DISABLED, ort
 from keywarp.engines.backends.signed import to_signed
 from keywarp.engines.backends.warping import simplify
-from keywarp.engines.devices import Gpu
+from keywarp.engines.devices import CAPABILITIES, Gpu, Runtime
 from keywarp.engines.errors import BackendError
 from keywarp.engines.fusion import GraphStyle
 
@@ -25,7 +28,8 @@ class OnnxRuntimeGpuBackend:
     """Compiles with one of ONNX Runtime's GPU providers.
 
     If a provider doesn't load, ONNX Runtime continues on the CPU and only writes that to its log. The provider that a
-    session really uses is therefore checked, once with a small graph and then with every graph.
+    session really uses is therefore checked, once with a small graph and then with every graph. The small graph also
+    runs once, because sessions are made even if the provider has no code for the GPU.
     """
 
     reason = "it was requested"
@@ -44,8 +48,8 @@ class OnnxRuntimeGpuBackend:
             cache: The folder for the TensorRT provider's engines, or None to keep none.
 
         Raises:
-            BackendError: If this ONNX Runtime lacks the provider, the provider doesn't load, or it doesn't support the
-                precision.
+            BackendError: If this ONNX Runtime lacks the provider, or the provider doesn't load, has no code for
+                the GPU, or doesn't support the precision.
         """
         if precision == "bf16":
             raise BackendError(
@@ -53,7 +57,7 @@ class OnnxRuntimeGpuBackend:
             )
         if precision == "int8" and provider == "cuda":
             raise BackendError("ONNX Runtime's CUDA provider isn't fast in int8: use precision fp16, fp32 or auto")
-        self.name = f"onnxruntime-{provider}"
+        self.name: Runtime = "onnxruntime-cuda" if provider == "cuda" else "onnxruntime-tensorrt"
         self.device = gpu.label
         self.precision = gpu.best_precision if precision == "auto" else precision
         self._provider = _PROVIDERS[provider]
@@ -77,7 +81,9 @@ class OnnxRuntimeGpuBackend:
         self._options = ort.SessionOptions()
         self._options.log_severity_level = 3  # errors only, since it warns about every folded constant
         ort.preload_dlls()  # CUDA and cuDNN, if they are installed as Python packages
-        self._session(_probe())
+        if provider == "tensorrt" and importlib.util.find_spec("tensorrt_libs"):
+            importlib.import_module("tensorrt_libs")  # loads TensorRT, which the provider wouldn't find
+        self._try(gpu)
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> Program:
         """See `Backend.compile`."""
@@ -96,6 +102,22 @@ class OnnxRuntimeGpuBackend:
     ) -> tuple[Program, ...]:
         """See `Backend.compile_lanes`. A GPU runs one program at a time."""
         return ()
+
+    def _try(self, gpu: Gpu) -> None:
+        """Run a small graph once.
+
+        Raises:
+            BackendError: If the provider doesn't load or run.
+        """
+        session = self._session(_probe())
+        try:
+            session.run(None, {"x": np.ones(1, np.float32)})
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
+            supported = ", ".join(f"{major}.{minor}" for major, minor in sorted(CAPABILITIES[self.name]))
+            raise BackendError(
+                f"ONNX Runtime {ort.__version__} can't run on {gpu}: {error} (version 1.31 supports compute capability "
+                f"{supported})"
+            ) from error
 
     def _session(self, model: onnx.ModelProto) -> ort.InferenceSession:
         providers: list[Any] = [(self._provider, self._settings)]

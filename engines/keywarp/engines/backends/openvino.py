@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
@@ -10,9 +11,11 @@ import numpy as np
 import onnx
 import openvino as ov
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from keywarp.engines.backends.interface import DeviceTensor, Precision, Program, Tensor
 from keywarp.engines.backends.openvino_warp import gather_rows
+from keywarp.engines.compiler import COMPILES
 from keywarp.engines.errors import BackendError
 from keywarp.engines.fusion import GraphStyle
 from keywarp.engines.processor import available_cores
@@ -35,7 +38,7 @@ class OpenVINOBackend:
 
     name = "openvino"
     reason = "it was requested"
-    style = GraphStyle(channels_last=True, host_labels=True)
+    style = GraphStyle(channels_last=True, host_labels=COMPILES)
 
     def __init__(self, precision: Precision = "auto", threads: int = 0, cache: Path | None = None) -> None:
         """See `open_backend`.
@@ -56,6 +59,8 @@ class OpenVINOBackend:
             # In int8 this is the precision of the layers that aren't quantised.
             "INFERENCE_PRECISION_HINT": _ELEMENT[fastest if self.precision == "int8" else self.precision],
         }
+        if self._config["INFERENCE_PRECISION_HINT"] == "bf16":
+            self.style = replace(self.style, inner_type=TensorProto.BFLOAT16)
         if threads:
             self._config["INFERENCE_NUM_THREADS"] = threads
         self._threads = threads or available_cores()

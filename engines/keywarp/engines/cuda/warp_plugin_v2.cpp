@@ -102,7 +102,6 @@ class WarpPluginV2Creator final : public nvinfer1::IPluginCreator {
 };
 
 }  // namespace
-
-REGISTER_TENSORRT_PLUGIN(WarpPluginV2Creator);
-
 }  // namespace keywarp
+
+KEYWARP_EXPORT_PLUGIN(keywarp::WarpPluginV2Creator)

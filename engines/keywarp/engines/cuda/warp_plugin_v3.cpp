@@ -141,7 +141,6 @@ class WarpPluginV3Creator final : public nvinfer1::IPluginCreatorV3One {
 };
 
 }  // namespace
-
-REGISTER_TENSORRT_PLUGIN(WarpPluginV3Creator);
-
 }  // namespace keywarp
+
+KEYWARP_EXPORT_PLUGIN(keywarp::WarpPluginV3Creator)

@@ -15,6 +15,13 @@ namespace keywarp {
 constexpr char kPluginName[] = "KeywarpWarp";
 constexpr char kPluginVersion[] = "1";
 
+// The generation of TensorRT whose classes this library was built for: 8, 10 or 11. TensorRT for RTX has a version of its own.
+#ifdef TRT_MAJOR_ENTERPRISE
+constexpr int32_t kGeneration = TRT_MAJOR_ENTERPRISE;
+#else
+constexpr int32_t kGeneration = NV_TENSORRT_MAJOR;
+#endif
+
 inline void log_error(const char* message) noexcept {
   char line[256];
   snprintf(line, sizeof line, "%s: %s", kPluginName, message);
@@ -91,3 +98,14 @@ inline int32_t enqueue_warp(const nvinfer1::PluginTensorDesc* descriptions, cons
 }
 
 }  // namespace keywarp
+
+// What Python loads the library by (plugin.py). Nothing is registered before `keywarp_plugin_register` is called, because a
+// library of another generation crashes in TensorRT.
+#define KEYWARP_EXPORT_PLUGIN(Creator)                                                                               \
+  extern "C" {                                                                                                       \
+  __attribute__((visibility("default"))) int32_t keywarp_plugin_generation() { return keywarp::kGeneration; }        \
+  __attribute__((visibility("default"))) bool keywarp_plugin_register() {                                            \
+    static Creator creator;                                                                                          \
+    return getPluginRegistry()->registerCreator(creator, "");                                                        \
+  }                                                                                                                  \
+  }

@@ -9,12 +9,32 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.engines.jit import jit
+from keywarp.engines.jit import jit_or
 
 MAX_LOG_RATIO = math.log(1000 / 16)  # limit of dw and dh, an anchor of 16 pixels grown to 1000; keeps exp finite
 
 
-@jit
+def _decode_arrays(
+    deltas: NDArray[np.float32],
+    references: NDArray[np.float32],
+    std: tuple[float, float, float, float],
+    height: int,
+    width: int,
+) -> NDArray[np.float32]:
+    """Return what `decode` returns, with array operations."""
+    shift = deltas.astype(np.float64) * np.asarray(std, np.float64)
+    corners = references.astype(np.float64)
+    size = corners[:, 2:] - corners[:, :2]
+    with np.errstate(invalid="ignore"):  # infinite predictions
+        centre = corners[:, :2] + size / 2 + shift[:, :2] * size
+        half = np.exp(np.minimum(shift[:, 2:], MAX_LOG_RATIO)) * size / 2
+        boxes = np.concatenate([centre - half, centre + half], axis=1)
+        clipped = np.asarray(np.clip(boxes, 0.0, [width, height, width, height]), np.float32)
+    clipped[np.isnan(shift).any(axis=1)] = 0
+    return clipped
+
+
+@jit_or(_decode_arrays)
 def decode(
     deltas: NDArray[np.float32],
     references: NDArray[np.float32],

@@ -6,7 +6,7 @@ Cells are interpolated linearly, with centres at half pixels, as PyTorch's `inte
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.engines.jit import jit
+from keywarp.engines.jit import jit, jit_or
 from keywarp.engines.masks import InstanceMasks
 
 BEYOND = -0.5  # value beyond the box of a mask that covers the box only
@@ -73,7 +73,13 @@ def _split(flat: NDArray[np.bool_], windows: NDArray[np.intp], height: int, widt
     return InstanceMasks(height, width, windows[:, :2], tuple(views))
 
 
-@jit
+def _position_arrays(pixels: int, cells: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    position = np.maximum((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0.0)
+    before = np.minimum(position.astype(np.intp), cells - 1)
+    return before, (position - before).astype(np.float32)
+
+
+@jit_or(_position_arrays)
 def _positions(pixels: int, cells: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Return the cell whose centre is before that of each pixel, and how far the pixel is from it to the next, 0..1."""
     before, share = np.empty(pixels, np.intp), np.empty(pixels, np.float32)
@@ -84,7 +90,25 @@ def _positions(pixels: int, cells: int) -> tuple[NDArray[np.intp], NDArray[np.fl
     return before, share
 
 
-@jit
+def _enlarge_arrays(
+    cells: Array,
+    row: int,
+    column: int,
+    window: NDArray[np.intp],
+    down: tuple[NDArray[np.intp], NDArray[np.float32]],
+    across: tuple[NDArray[np.intp], NDArray[np.float32]],
+    out: NDArray[np.bool_],
+) -> None:
+    """Write what `_enlarge` writes, with array operations."""
+    left, top, right, bottom = window.tolist()
+    first, before = down[0][top:bottom] - row, across[0][left:right] - column
+    second, after = np.minimum(first + 1, cells.shape[0] - 1), np.minimum(before + 1, cells.shape[1] - 1)
+    lines = cells[first] + (cells[second] - cells[first]) * down[1][top:bottom, np.newaxis]
+    values = lines[:, before] + (lines[:, after] - lines[:, before]) * across[1][left:right]
+    out[:] = (values > 0).reshape(-1)
+
+
+@jit_or(_enlarge_arrays)
 def _enlarge(
     cells: Array,
     row: int,
@@ -130,7 +154,28 @@ def _count(windows: NDArray[np.intp]) -> int:
     return count
 
 
-@jit
+def _sum_prototype_arrays(
+    coefficients: Array, prototypes: Array, windows: NDArray[np.intp], height: int, width: int
+) -> NDArray[np.bool_]:
+    """Return what `_sum_prototypes` returns, with array operations."""
+    _, rows, columns = prototypes.shape
+    down, across = _positions(height, rows), _positions(width, columns)
+    flat = np.empty(_count(windows), np.bool_)
+    start = 0
+    for weights, window in zip(coefficients, windows, strict=True):
+        left, top, right, bottom = window.tolist()
+        size = (right - left) * (bottom - top)
+        if size == 0:
+            continue
+        row, column = down[0][top], across[0][left]
+        ends = min(down[0][bottom - 1] + 2, rows), min(across[0][right - 1] + 2, columns)
+        cells = np.tensordot(weights, prototypes[:, row : ends[0], column : ends[1]], 1)
+        _enlarge(cells, row, column, window, down, across, flat[start : start + size])
+        start += size
+    return flat
+
+
+@jit_or(_sum_prototype_arrays)
 def _sum_prototypes(
     coefficients: Array, prototypes: Array, windows: NDArray[np.intp], height: int, width: int
 ) -> NDArray[np.bool_]:
@@ -171,7 +216,24 @@ def _enlarge_images(
     return flat
 
 
-@jit
+def _paste_arrays(masks: Array, rows: NDArray[np.intp], boxes: Array, windows: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Return what `_paste` returns, with array operations."""
+    _, height, width = masks.shape
+    padded = np.full((height + 2, width + 2), BEYOND, np.float32)
+    found = [np.empty(0, np.bool_)]
+    for row, box, (left, top, right, bottom) in zip(rows, boxes, windows.tolist(), strict=True):
+        padded[1:-1, 1:-1] = masks[row]
+        x1, y1, x2, y2 = box.tolist()
+        down = (np.arange(top, bottom) + 0.5 - y1) / (y2 - y1) * height + 0.5
+        along = (np.arange(left, right) + 0.5 - x1) / (x2 - x1) * width + 0.5
+        first, before = np.clip(down.astype(np.intp), 0, height), np.clip(along.astype(np.intp), 0, width)
+        part, share = (down - first).astype(np.float32)[:, np.newaxis], (along - before).astype(np.float32)
+        across = padded[:, before] + (padded[:, before + 1] - padded[:, before]) * share
+        found.append((across[first] + (across[first + 1] - across[first]) * part > 0).reshape(-1))
+    return np.concatenate(found)
+
+
+@jit_or(_paste_arrays)
 def _paste(masks: Array, rows: NDArray[np.intp], boxes: Array, windows: NDArray[np.intp]) -> NDArray[np.bool_]:
     _, height, width = masks.shape
     flat = np.empty(_count(windows), np.bool_)

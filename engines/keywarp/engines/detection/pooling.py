@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.engines.jit import jit
+from keywarp.engines.jit import jit, jit_or
 from keywarp.engines.processor import available_cores
 
 _LANES = 4  # smallest number of values in a vector register
@@ -50,7 +50,36 @@ class Pooling:
         return (votes / bins).astype(np.float32)
 
 
-@jit
+def _vote_arrays(
+    maps: NDArray[np.float32], regions: NDArray[np.float32], bins: int, scale: np.float32, first: int, end: int
+) -> NDArray[np.float64]:
+    """Return what `_vote` returns, with array operations: differences of running sums over the maps."""
+    height, width, _, channels = maps.shape
+    votes = np.zeros((len(regions), channels), np.float64)
+    columns = _edge_arrays(regions[:, 0], regions[:, 2], scale, bins, width)
+    rows = _edge_arrays(regions[:, 1], regions[:, 3], scale, bins, height)
+    sums = np.zeros((height + 1, width + 1, channels), np.float64)
+    for bin_index in range(first, end):
+        np.cumsum(np.cumsum(maps[:, :, bin_index], axis=0, dtype=np.float64), axis=1, out=sums[1:, 1:])
+        (top, bottom), (left, right) = rows[bin_index // bins].T, columns[bin_index % bins].T
+        total = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+        cells = (bottom - top) * (right - left)
+        votes += np.where(cells[:, np.newaxis] == 0, 0, total / np.maximum(cells, 1)[:, np.newaxis])
+    return votes
+
+
+def _edge_arrays(
+    starts: NDArray[np.float32], ends: NDArray[np.float32], scale: np.float32, bins: int, cells: int
+) -> NDArray[np.intp]:
+    """Return what `_edges` returns, with array operations."""
+    first, last = (np.floor((side * scale).astype(np.float64) + 0.5) for side in (starts, ends))
+    size = np.maximum(last - first, 1).astype(np.float32) / np.float32(bins)
+    k = np.arange(bins, dtype=np.float32)[:, np.newaxis]
+    edges = np.stack([first + np.floor(k * size), first + np.ceil((k + 1) * size)], axis=2)
+    return np.asarray(np.minimum(edges, cells), np.intp)
+
+
+@jit_or(_vote_arrays)
 def _vote(
     maps: NDArray[np.float32],
     regions: NDArray[np.float32],

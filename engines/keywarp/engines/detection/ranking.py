@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.engines.jit import jit
+from keywarp.engines.jit import jit_or
 
 
 def best_indices(scores: NDArray[np.float32], count: int) -> NDArray[np.intp]:
@@ -23,7 +23,15 @@ def best_indices(scores: NDArray[np.float32], count: int) -> NDArray[np.intp]:
     return (keys & np.uint64(0xFFFFFFFF)).astype(np.intp)
 
 
-@jit
+def _key_arrays(scores: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """Return what `_keys` returns, with array operations."""
+    indices = np.flatnonzero(~np.isnan(scores))
+    pattern = (scores[indices] + np.float32(0)).view(np.uint32).astype(np.uint64)
+    descending = np.where(pattern >> np.uint64(31), pattern, pattern ^ np.uint64(0x7FFFFFFF))
+    return np.asarray(descending << np.uint64(32) | indices.astype(np.uint64))
+
+
+@jit_or(_key_arrays)
 def _keys(scores: NDArray[np.float32]) -> NDArray[np.uint64]:
     """Return integers whose ascending order is the ranking: the descending score in the high bits, the index below.
 

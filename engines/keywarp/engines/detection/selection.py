@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from keywarp.engines.detection.boxes import nonempty
 from keywarp.engines.detection.ranking import best_indices
 from keywarp.engines.detection.suppression import suppress
-from keywarp.engines.jit import jit
+from keywarp.engines.jit import jit_or
 from keywarp.engines.manifest import DenseDetection, RegionDetection
 from keywarp.engines.result import Detections
 
@@ -56,7 +56,11 @@ def within(scores: NDArray[np.float32], limit: float) -> bool:
     return bool(lowest >= 0 and highest <= np.float32(limit).view(np.int32))
 
 
-@jit
+def _extreme_arrays(bits: NDArray[np.int32]) -> tuple[np.int32, np.int32]:
+    return min(np.int32(0), bits.min(initial=0)), max(np.int32(0), bits.max(initial=0))
+
+
+@jit_or(_extreme_arrays)
 def _extremes(bits: NDArray[np.int32]) -> tuple[np.int32, np.int32]:
     lowest = highest = np.int32(0)
     for n in range(len(bits)):
@@ -64,7 +68,16 @@ def _extremes(bits: NDArray[np.int32]) -> tuple[np.int32, np.int32]:
     return lowest, highest
 
 
-@jit
+def _certain_arrays(
+    scores: NDArray[np.float32], usable: NDArray[np.bool_], threshold: np.float32
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return what `_certain` returns, with array operations."""
+    rows = np.flatnonzero(usable)
+    classes, found = np.nonzero((scores[rows, 1:] >= threshold).T)
+    return classes + 1, rows[found]
+
+
+@jit_or(_certain_arrays)
 def _certain(
     scores: NDArray[np.float32], usable: NDArray[np.bool_], threshold: np.float32
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.engines.jit import jit
+from keywarp.engines.jit import jit_or
 
 _CHUNK = 64  # boxes compared at once, enough for vector instructions and few enough to stop early
 
@@ -27,7 +27,29 @@ def suppress(boxes: NDArray[np.float32], groups: NDArray[np.intp], iou: float, l
     return _suppress(boxes, groups, highest, limit)
 
 
-@jit
+def _suppress_arrays(
+    boxes: NDArray[np.float32], groups: NDArray[np.intp], iou: np.float32, limit: int
+) -> NDArray[np.intp]:
+    """Return what `_suppress` returns, with array operations: each kept box removes those after it at once."""
+    left, top, right, bottom = boxes.T
+    area = (right - left) * (bottom - top)
+    stays = np.ones(len(boxes), np.bool_)
+    kept: list[int] = []
+    for n in range(len(boxes)):
+        if len(kept) == limit:
+            break
+        if not stays[n]:
+            continue
+        kept.append(n)
+        w = np.maximum(np.float32(0), np.minimum(right, right[n]) - np.maximum(left, left[n]))
+        h = np.maximum(np.float32(0), np.minimum(bottom, bottom[n]) - np.maximum(top, top[n]))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            overlap = w * h / (area[n] + area - w * h)  # 0 / 0 isn't above anything
+        stays &= ~((overlap > iou) & (groups == groups[n]))
+    return np.array(kept, np.intp)
+
+
+@jit_or(_suppress_arrays)
 def _suppress(boxes: NDArray[np.float32], groups: NDArray[np.intp], iou: np.float32, limit: int) -> NDArray[np.intp]:
     limit = min(limit, len(boxes))
     kept = np.empty(limit, np.intp)

@@ -252,7 +252,7 @@ class _Best:
             cv2.absdiff(self._current, moved), (self._columns, self._rows), interpolation=cv2.INTER_AREA
         )
         error = cv2.blur(difference.astype(np.float32), WINDOW) + np.float32(penalty)
-        from keywarp.engines.motion.loops import take_better  # imports numba
+        from keywarp.engines.motion.loops import take_better  # imports numba, if that is installed
 
         take_better(flow, error, self._everywhere if inside is None else inside, self.flow, self._error)
 
@@ -278,7 +278,7 @@ def _draw(
     Returns:
         The vectors, (rows, columns, 2) in pixels, and where there is one.
     """
-    from keywarp.engines.motion.loops import fill_blocks  # imports numba
+    from keywarp.engines.motion.loops import fill_blocks  # imports numba, if that is installed
 
     blocks, drawn = np.zeros((rows, columns, 2), np.float32), np.zeros((rows, columns), np.bool_)
     fill_blocks(vectors.corners, vectors.sizes, vectors.displacements, vectors.future == later, BLOCK, blocks, drawn)

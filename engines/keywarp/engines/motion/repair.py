@@ -211,7 +211,7 @@ class _Places:
         self, rows: NDArray[np.intp], columns: NDArray[np.intp], wanted: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the offset (dx, dy) from each cell to the nearest place that looks like it, and that place's patch."""
-        from keywarp.engines.motion.loops import nearest_places  # imports numba
+        from keywarp.engines.motion.loops import nearest_places  # imports numba, if that is installed
 
         cells = np.stack([rows, columns], axis=1)
         places = nearest_places(self._patches, self._step, self._unit, cells, wanted)

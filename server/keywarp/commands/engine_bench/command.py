@@ -100,6 +100,10 @@ def engine(
     flow and with the codec's motion vectors. All but the light network do so
     in each precision, or only in --precision. Networks with random weights
     are made once, and kept in the cache. Ctrl-C prints the figures so far.
+
+    Example: keywarp bench engine --model street
+
+    Example: keywarp bench engine --config paper-detection --rounds 5 --picture paper.png
     """
     if config is None:
         for name, value in (("--nano", nano), ("--only", only), ("--without", without), ("--picture", picture)):

@@ -6,9 +6,12 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
+
+from keywarp.videos import sample_video
 
 PREFIX: Final = "/dashboard/"
 PAGE: Final = Path(__file__).with_name("page")
@@ -91,6 +94,17 @@ async def show_page(request: Request) -> Response:
 async def show_docs(request: Request) -> Response:
     """Serve the API's documentation."""
     return await _page.get_response(DOCS, request.scope)
+
+
+@router.api_route(PREFIX + "sample.mp4", methods=["GET", "HEAD"])
+async def show_sample() -> Response:
+    """Serve a video to try the models on."""
+    path = sample_video()
+    if path is None or not path.exists():
+        raise HTTPException(
+            HTTPStatus.NOT_FOUND, "there is no sample video: the server's operator can install the extra `demo`"
+        )
+    return FileResponse(path, media_type="video/mp4", headers=HEADERS)
 
 
 @router.api_route(PREFIX + "vendor/{path:path}", methods=["GET", "HEAD"])

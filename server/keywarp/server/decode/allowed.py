@@ -17,5 +17,19 @@ HTTP_FORMATS: Final = (
     "hls,mpegts,mpeg,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpjpeg,mjpeg,h264,hevc,aac,mp3,webvtt"
 )
 
-RTSP_PROTOCOLS: Final = "rtsp,rtp,tcp"
-RTSP_FORMATS: Final = "rtsp"
+LIVE_PROTOCOLS: Final[Mapping[str, str]] = {  # by the scheme of the URL
+    "rtsp": "rtsp,rtp,tcp",
+    "rtsps": "rtsps,rtsp,rtp,tcp,tls",
+    "rtmp": "rtmp,tcp",
+    "rtmps": "rtmps,rtmp,tcp,tls",
+    "srt": "srt",
+    "udp": "udp",
+}
+LIVE_FORMATS: Final[Mapping[str, str]] = {
+    "rtsp": "rtsp",
+    "rtsps": "rtsp",
+    "rtmp": "flv",
+    "rtmps": "flv",
+    "srt": "mpegts",
+    "udp": "mpegts",
+}

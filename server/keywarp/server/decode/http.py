@@ -7,9 +7,10 @@ from contextlib import ExitStack
 from http import HTTPStatus
 from http.client import responses
 from typing import Any, Final
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import httpcore
+import httpx
 
 from keywarp.server.errors import PullError, SourceForbiddenError
 from keywarp.server.security.pull_hosts import AllowList
@@ -50,6 +51,7 @@ class HttpFiles:
         self._max_wait = MAX_TIMEOUTS * timeout  # seconds without a frame
         self._last_frame = time.monotonic()
         self.fault: PullError | SourceForbiddenError | None = None
+        self._digests: dict[str, httpx.DigestAuth] = {}  # of web servers that asked for it, by scheme and authority
         self._timeouts = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
         self._pool = httpcore.ConnectionPool(network_backend=_CheckedNetwork(allowed))
 
@@ -91,7 +93,8 @@ class HttpFiles:
 
     def get(self, url: str, start: int, opened: ExitStack) -> httpcore.Response:
         """Request a file from byte `start` on, and follow redirects. It raises the errors of `open`."""
-        for _ in range(MAX_REDIRECTS + 1):
+        asked = False  # whether the web server has just asked for Digest authentication
+        for _ in range(MAX_REDIRECTS + 2):
             self.check()
             try:
                 parts = urlsplit(url)
@@ -103,10 +106,14 @@ class HttpFiles:
             headers = [(b"Host", parts.netloc.rpartition("@")[2].encode()), (b"User-Agent", b"keywarp")]
             if start:
                 headers.append((b"Range", b"bytes=%d-" % start))
-            if parts.username:
+            target = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
+            login = f"{parts.scheme}://{parts.netloc}"
+            if digest := self._digests.get(login):
+                target, answer = _signed(digest, target)
+                headers.append((b"Authorization", answer))
+            elif parts.username:
                 user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
                 headers.append((b"Authorization", b"Basic " + base64.b64encode(user.encode())))
-            target = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
             try:
                 response = opened.enter_context(
                     self._pool.stream("GET", target, headers=headers, extensions={"timeout": self._timeouts})
@@ -122,6 +129,12 @@ class HttpFiles:
                 except ValueError:
                     raise PullError("the source redirects to something that isn't a URL") from None
                 continue
+            if response.status == HTTPStatus.UNAUTHORIZED and parts.username and not asked:
+                asked = True
+                if challenged := _challenged(parts, target, response.headers):
+                    opened.close()
+                    self._digests[login] = challenged
+                    continue
             if response.status != (206 if start else 200):
                 opened.close()
                 unauthorized = response.status == HTTPStatus.UNAUTHORIZED
@@ -238,9 +251,28 @@ def refused_password(user: str | None, offered: str = "") -> str:
     """
     if not user:
         return "its URL lacks a user and password"
-    if offered and "basic" not in offered.lower():
-        return f"it wants {offered.split()[0][:16]} authentication, and over HTTP the server has only Basic"
+    if offered and not any(kind in offered.lower() for kind in ("basic", "digest")):
+        return f"it wants {offered.split()[0][:16]} authentication, and over HTTP the server has only Basic and Digest"
     return "it refuses the user and password of its URL"
+
+
+def _challenged(parts: SplitResult, target: str, headers: list[tuple[bytes, bytes]]) -> httpx.DigestAuth | None:
+    """Return what answers a web server that asks for Digest authentication, or None if it doesn't."""
+    auth = httpx.DigestAuth(unquote(parts.username or ""), unquote(parts.password or ""))
+    request = httpx.Request("GET", target)
+    flow = auth.auth_flow(request)
+    next(flow)
+    try:
+        flow.send(httpx.Response(HTTPStatus.UNAUTHORIZED, headers=headers, request=request))
+    except (StopIteration, httpx.ProtocolError, NotImplementedError):
+        return None
+    return auth
+
+
+def _signed(auth: httpx.DigestAuth, target: str) -> tuple[str, bytes]:
+    """Return a URL as it is signed, and the header that signs it."""
+    request = next(auth.auth_flow(httpx.Request("GET", target)))
+    return str(request.url), request.headers["Authorization"].encode()
 
 
 def _described(status: int) -> str:

@@ -260,7 +260,7 @@ class NvdecDecoder:
         width, height = self._size
         frames: list[DecodedUnit] = []
         for surface in self._decoder.Decode(packet):
-            shape = tuple(surface.cuda()[0].shape)  # (H, W, 3), W rounded up to an even number
+            shape = tuple(surface.shape)  # (H, W, 3), W rounded up to an even number
             memory = ctypes.c_uint8 * math.prod(shape)
             pixels = np.ctypeslib.as_array(memory.from_address(surface.GetPtrToPlane(0))).reshape(shape)
             pts = self._waiting.pop(surface.getPTS(), None)

@@ -1,5 +1,6 @@
-"""Decode the sources that streams are pulled from: cameras over RTSP, and files, HLS and MJPEG over HTTP."""
+"""Decode the sources of pulled streams: live ones over RTSP, RTMP, SRT and UDP, and files, HLS and MJPEG over HTTP."""
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Final, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from av.container import InputContainer
-from av.error import FFmpegError, HTTPClientError, HTTPUnauthorizedError
+from av.error import ExitError, FFmpegError, HTTPClientError, HTTPUnauthorizedError, ProtocolNotFoundError
 
 from keywarp.protocol import FrameHeader, StreamOptions
 from keywarp.protocol.addresses import without_secrets
@@ -22,7 +23,19 @@ from keywarp.videos import describe_other, is_format, open_container
 
 Options = TypeVar("Options", bound=StreamOptions)
 
-PORTS: Final = {"rtsp": 554, "http": 80, "https": 443}
+# The schemes, with their ports if a URL names none. SRT and UDP have no port of their own.
+PORTS: Final = {
+    "rtsp": 554,
+    "http": 80,
+    "https": 443,
+    "rtsps": 322,
+    "rtmp": 1935,
+    "rtmps": 443,
+    "srt": None,
+    "udp": None,
+}
+# TCP reaches cameras on other networks, and loses no packets.
+_RTSP: Final = {"rtsp_transport": "tcp", "allowed_media_types": "video"}
 NAME: Final = "the source"
 
 
@@ -46,6 +59,8 @@ class SourceUrl:
             raise BadMessageError("`source` isn't a URL; write / ? # @ in a password as %2F %3F %23 %40") from None
         if parts.scheme not in PORTS or not parts.hostname or not url.isascii() or not url.isprintable() or " " in url:
             raise BadMessageError(f"`source` must be a URL in ASCII, with the scheme {', '.join(PORTS)}")
+        if not (parts.port or PORTS[parts.scheme]):
+            raise BadMessageError(f"`source` must name a port, as in {parts.scheme}://{parts.hostname}:5000")
         return cls(parts)
 
     @property
@@ -55,13 +70,13 @@ class SourceUrl:
 
     @property
     def port(self) -> int:
-        """The TCP port."""
-        return self.parts.port or PORTS[self.parts.scheme]
+        """The port."""
+        return self.parts.port or PORTS[self.parts.scheme] or 0
 
     @property
     def live(self) -> bool:
-        """Whether this is a camera, whose video has no end."""
-        return self.parts.scheme == "rtsp"
+        """Whether this is a camera or the like, whose video has no end."""
+        return self.parts.scheme in allowed.LIVE_PROTOCOLS
 
     def with_default_mode(self, options: Options) -> Options:
         """Fill in the mode `latest` for a camera, which doesn't wait, unless the options name a mode."""
@@ -156,13 +171,17 @@ class SourceDecoder:
         options = PROBE | self._video.ffmpeg
         if self._source.live:
             address, *_ = self._allowed.addresses(self._source.host, self._source.port)
-            # TCP reaches cameras on other networks, and loses no packets.
-            options |= {"rtsp_transport": "tcp", "allowed_media_types": "video"}
-            options |= {"protocol_whitelist": allowed.RTSP_PROTOCOLS, "format_whitelist": allowed.RTSP_FORMATS}
-            relay = self._relay = RtspRelay(address, self._source.port, self._timeout)
-            self._opened.callback(relay.close)
-            relay.start()
-            return open_container(self._source.at("127.0.0.1", relay.port), options=options, timeout=self._timeout)
+            scheme = self._source.parts.scheme
+            options |= _RTSP if scheme in ("rtsp", "rtsps") else {}
+            options |= {"protocol_whitelist": allowed.LIVE_PROTOCOLS[scheme]}
+            options |= {"format_whitelist": allowed.LIVE_FORMATS[scheme]}
+            started = time.monotonic()
+            try:
+                return open_container(self._live_url(address), options=options, timeout=self._timeout)
+            except FFmpegError as error:
+                if time.monotonic() - started >= self._timeout:  # FFmpeg calls an answer that never came invalid
+                    raise self._fault or self._silent from error
+                raise
         files = self._files = HttpFiles(self._allowed, self._timeout)
         self._opened.callback(files.close)
         # Persistent connections would be FFmpeg's own, which nobody checks.
@@ -170,11 +189,29 @@ class SourceDecoder:
         options |= {"http_persistent": "0"}
         return open_container(self._source.parts.geturl(), options=options, timeout=self._timeout, io_open=files.open)
 
+    def _live_url(self, address: str) -> str:
+        """Return the URL that FFmpeg opens: that of a relay for RTSP, whose redirects it would follow."""
+        if self._source.parts.scheme != "rtsp":
+            return self._source.at(address, self._source.port)
+        relay = self._relay = RtspRelay(address, self._source.port, self._timeout)
+        self._opened.callback(relay.close)
+        relay.start()
+        return self._source.at("127.0.0.1", relay.port)
+
     def _described(self, error: FFmpegError) -> PullError:
+        if isinstance(error, ExitError):  # FFmpeg's own text is about its user, who exits
+            return self._silent
+        if isinstance(error, ProtocolNotFoundError):
+            scheme = self._source.parts.scheme
+            return PullError(f"FFmpeg, as it is installed here, has no {scheme.upper()}", lasting=True)
         unauthorized = isinstance(error, HTTPUnauthorizedError)
         because = refused_password(self._source.parts.username) if unauthorized else error.strerror
         refused = isinstance(error, HTTPClientError)  # RTSP has HTTP's status codes
         return PullError(f"the source can't be read: {because}", lasting=refused, unauthorized=unauthorized)
+
+    @property
+    def _silent(self) -> PullError:
+        return PullError(f"the source sent nothing for {self._timeout:g} s")
 
     @property
     def _fault(self) -> PullError | SourceForbiddenError | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import logging
 import os
 import sqlite3
 from collections.abc import Callable
@@ -13,9 +14,12 @@ from typing import IO, Final, TypeVar
 
 from keywarp.protocol.events import Event
 from keywarp.server.errors import EventStoreError
+from keywarp.server.events.backlog import Backlog
 from keywarp.server.events.watcher import Report
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
+Count = Callable[[str, int], None]  # is told of writes by outcome, and how many there were; on any thread
 
 FILE: Final = "events.sqlite3"
 LOCK: Final = "events.lock"  # held by the server that uses the folder
@@ -23,6 +27,8 @@ VERSION: Final = 1  # of the tables
 CLIP_BYTES: Final = 2**30  # of all clips; beyond it the oldest are deleted
 MEMORY_CLIP_BYTES: Final = 64 * 2**20
 SWEEP_EVERY: Final = 100  # events
+RETRY_EVERY: Final = 10.0  # seconds between attempts to write what the database couldn't take
+MAX_QUEUED: Final = 1024  # reports that wait for a disk that doesn't answer
 _TABLE: Final = """
     CREATE TABLE IF NOT EXISTS events (
         id TEXT PRIMARY KEY, stream TEXT NOT NULL, rule TEXT NOT NULL, start REAL NOT NULL, ended INTEGER NOT NULL,
@@ -45,15 +51,27 @@ class EventQuery:
 
 
 class EventStore:
-    """All events of the server. It may be used from one event loop."""
+    """All events of the server. It may be used from one event loop.
 
-    def __init__(self, folder: Path | None, days: float, limit: int) -> None:
+    The database is used on a thread of its own, one call after the other, so that no frame waits for the disk.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        days: float,
+        limit: int,
+        count: Count = lambda outcome, number: None,  # noqa: ARG005
+        retry_every: float = RETRY_EVERY,
+    ) -> None:
         """Open the database. Events that an earlier server left open end where they started.
 
         Args:
             folder: The folder of the database, which no other server may use; or None to keep events in memory.
             days: How long events are kept.
             limit: The most events that are kept.
+            count: Is told what was `written`, the attempts that `failed`, and what was `missed` for good.
+            retry_every: Seconds between attempts to write what the database couldn't take.
 
         Raises:
             EventStoreError: The database can't be opened, or another server uses the folder.
@@ -62,6 +80,12 @@ class EventStore:
         self._limit = limit
         self._clip_bytes = MEMORY_CLIP_BYTES if folder is None else CLIP_BYTES
         self._written = 0
+        self._count = count
+        self._retry_every = retry_every
+        self._retry: asyncio.TimerHandle | None = None
+        self._queued = 0
+        self._backlog = Backlog()  # used on the thread only
+        self._is_failing = False  # likewise
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keywarp-events")
         self._path = ":memory:" if folder is None else str(folder / FILE)
         self._lock: IO[bytes] | None = None
@@ -77,13 +101,29 @@ class EventStore:
                 self._lock.close()
             raise EventStoreError(f"{self._path} can't be opened: {error}") from error
 
-    async def write(self, report: Report) -> None:
-        """Add an event, or write its new state.
+    def write(self, report: Report) -> None:
+        """Add an event, or write its new state, without waiting for it. Whoever asks from now on sees it.
 
-        Raises:
-            EventStoreError: The database can't be written.
+        What can't be written, because the disk is full, is kept in memory and tried again until the store is closed.
         """
-        await self._run(lambda: self._write(report))
+        if self._queued >= MAX_QUEUED:
+            self._count("missed", 1)
+            return
+        self._queued += 1
+        self._flush_soon(report)
+
+    def _flush_soon(self, *reports: Report) -> None:
+        done = asyncio.get_running_loop().run_in_executor(self._thread, self._flush, *reports)
+        done.add_done_callback(lambda done: self._flushed(done, len(reports)))
+
+    def _flushed(self, done: "asyncio.Future[bool]", count: int) -> None:
+        self._queued -= count
+        if done.result() and self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(self._retry_every, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._flush_soon()
 
     async def query(self, query: EventQuery) -> list[Event]:
         """Return events, the newest first."""
@@ -103,9 +143,14 @@ class EventStore:
         """Add the clip of an event.
 
         Raises:
-            EventStoreError: The database can't be written.
+            EventStoreError: The database can't be written. The clip is counted as missed.
         """
-        await self._run(lambda: self._write_clip(id_, mp4))
+        try:
+            await self._run(lambda: self._write_clip(id_, mp4))
+        except EventStoreError:
+            self._count("missed", 1)
+            raise
+        self._count("written", 1)
 
     async def clip(self, id_: str) -> bytes | None:
         """Return the clip of an event as an MP4 file, or None if there is none (yet)."""
@@ -113,8 +158,10 @@ class EventStore:
         return None if row is None or not isinstance(row[0], bytes) else row[0]
 
     async def close(self) -> None:
-        """Close the database."""
-        await self._run(lambda: self._database.close())
+        """Write what is still missing, and close the database."""
+        if self._retry:
+            self._retry.cancel()
+        await self._run(self._close)
         self._release()
 
     def abandon(self) -> None:
@@ -139,12 +186,40 @@ class EventStore:
         if version > VERSION:
             raise sqlite3.DatabaseError(f"it is of a newer version ({version}, this server reads {VERSION})")
         self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = NORMAL")  # a power failure may take the last events, nothing else
         self._database.executescript(_TABLE)
         self._database.execute(f"PRAGMA user_version = {VERSION}")
         for (content,) in self._database.execute("SELECT content FROM events WHERE NOT ended").fetchall():
             event = Event.model_validate_json(content)
             self._write(Report(event.model_copy(update={"state": "ended", "end": event.start})))
         self._sweep()
+
+    def _flush(self, *new: Report) -> bool:
+        """Write reports, after those that the database couldn't take before. Returns whether some still wait."""
+        lost = sum(self._backlog.add(report) for report in new)
+        if lost:
+            self._count("missed", lost)
+        for report in self._backlog:
+            try:
+                self._write(report)
+            except sqlite3.Error as error:
+                self._count("failed", 1)
+                if not self._is_failing:
+                    log.error("%s: %s; events wait in memory until they can be written", self._path, error)
+                self._is_failing = True
+                return True
+            self._backlog.remove(report)
+            self._count("written", 1)
+        if self._is_failing:
+            log.info("%s: events are written again", self._path)
+        self._is_failing = False
+        return False
+
+    def _close(self) -> None:
+        if self._flush():
+            self._count("missed", len(self._backlog))
+            log.error("%s: %d events were never written", self._path, len(self._backlog))
+        self._database.close()
 
     def _write(self, report: Report) -> None:
         event = report.event

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keywarp.engines import BackendError, Bundle, Engine, EngineError, FixedInterval, Gpu, StreamSession
+from keywarp.engines import SLICES, BackendError, Bundle, Engine, EngineError, FixedInterval, Gpu, StreamSession
 from keywarp.server.devices import Device
 from keywarp.server.settings import Settings
 
@@ -105,6 +105,7 @@ def open_engine(bundle: Bundle, settings: Settings, gpu: Gpu | None, lanes: int 
             max_sizes=settings.max_sizes,
             sizes_in_use=SIZES_IN_USE,
             lanes=lanes,
+            slices=SLICES if settings.overlap and gpu is None else 1,
         )
         try:
             _warm_up(engine)

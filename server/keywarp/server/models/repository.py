@@ -6,6 +6,7 @@ from pathlib import Path
 from keywarp.engines import Bundle, BundleError, load_bundle
 from keywarp.engines.bundle import read_manifest
 from keywarp.engines.manifest import MANIFEST
+from keywarp.engines.shipped import DEFAULT_MODELS, shipped_bundles
 from keywarp.server.errors import LoadFailedError, UnknownModelError
 
 
@@ -13,7 +14,8 @@ def load_bundles(path: Path, *, keep: bool = False) -> tuple[Bundle, ...]:
     """Load all bundles of a folder, or the one bundle that the folder itself is.
 
     Args:
-        path: The folder.
+        path: The folder. If it is the default one and there is no bundle in it, the bundles that come with Keywarp are
+            loaded.
         keep: See `load_bundle`.
 
     Returns:
@@ -24,7 +26,10 @@ def load_bundles(path: Path, *, keep: bool = False) -> tuple[Bundle, ...]:
     """
     folders = _folders(path)
     if not folders:
-        raise BundleError(f"there is no bundle in {path}: a bundle is a folder with {MANIFEST}")
+        raise BundleError(
+            f"there is no bundle in {path}: a bundle is a folder with {MANIFEST}. `keywarp import` makes one of an "
+            "ONNX file; without --models, and without a folder `models`, the shipped ones are served"
+        )
     bundles: dict[str, Bundle] = {}
     for folder in folders:
         bundle = load_bundle(folder, keep=keep)
@@ -66,4 +71,7 @@ def list_folders(path: Path) -> Mapping[str, list[Path]]:
 
 
 def _folders(path: Path) -> list[Path]:
-    return [path] if (path / MANIFEST).exists() else sorted(file.parent for file in path.glob(f"*/{MANIFEST}"))
+    if (path / MANIFEST).exists():
+        return [path]
+    folders = sorted(file.parent for file in path.glob(f"*/{MANIFEST}"))
+    return folders if folders or path != DEFAULT_MODELS else [*shipped_bundles().values()]

@@ -9,6 +9,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from keywarp.protocol import ModelInfo, faults
 from keywarp.server.errors import BadMessageError, ForbiddenError
 from keywarp.server.models.registry import ModelState
+from keywarp.server.openapi import OPEN_INFERENCE
 from keywarp.server.problems import documented
 from keywarp.server.routes.dependencies import NOT_FOUND, UNAVAILABLE, ServiceDependency
 from keywarp.server.routes.request_body import read_body
@@ -71,7 +72,7 @@ async def unload_model(name: str, service: ServiceDependency, force: Force = Fal
 
 # -- /v2 ---------------------------------------------------------------------------------------------------------------
 
-repository = APIRouter(prefix="/v2/repository", tags=["Open Inference Protocol"])
+repository = APIRouter(prefix="/v2/repository", tags=[OPEN_INFERENCE])
 
 
 class RepositoryRequest(BaseModel):

@@ -29,6 +29,7 @@ from keywarp.server.errors import (
     ImageRefusedError,
     UnsupportedMediaError,
 )
+from keywarp.server.openapi import OPEN_INFERENCE
 from keywarp.server.problems import documented
 from keywarp.server.routes.dependencies import (
     NOT_FOUND,
@@ -54,7 +55,7 @@ OUTPUTS: Final = {
 # As large as all other outputs together, many times over; so they are sent only to those who ask for them by name.
 MASKS: Final = ("masks", "BOOL", (-1, -1, -1))
 
-router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+router = APIRouter(prefix="/v2", tags=[OPEN_INFERENCE])
 
 
 REFUSED = documented(

@@ -50,9 +50,12 @@ async def create_stream(
     quota: QuotaDependency,
     response: Response,
 ) -> StreamInfo:
-    """Create a stream for single frames or a WebSocket connection, which expires when idle; or pull one from a URL."""
+    """Create a stream for single frames or a WebSocket connection, which expires when idle; or pull one from a URL.
+
+    Its zones, lines and rules may be set at once.
+    """
     if request.source is None:
-        stream = service.create_stream(request, request.id, quota)
+        stream = await service.create_watched(request, request.id, request.watched_by, quota)
     else:
         stream = await cameras.add(request, quota)
     response.headers["Location"] = f"/v1/streams/{stream.id}"

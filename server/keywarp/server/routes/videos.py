@@ -112,6 +112,9 @@ class VideoResponse(Response):
         finally:
             await self._service.streams.remove(stream, f"the upload of stream {stream.id!r} ended")
         log.info("video %s: %r", stream.id, last)
+        await self._finish(send, last)
+
+    async def _finish(self, send: Send, last: Done | Error) -> None:
         with contextlib.suppress(TimeoutError):  # a client that has stopped reading
             async with asyncio.timeout(LAST_LINE_TIMEOUT):
                 await self._send_lines(send, encode_line(last), more=False)

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing, suppress
 from functools import partial
 from http import HTTPStatus
@@ -22,7 +22,7 @@ from keywarp.server.routes.dependencies import NOT_FOUND, ServiceDependency
 from keywarp.server.routes.ndjson import LAST_LINE_TIMEOUT, MEDIA_TYPE, encode_line
 from keywarp.server.service import Service
 from keywarp.server.streams.stream import Stream
-from keywarp.server.streams.subscribers import Preview
+from keywarp.server.streams.subscribers import ResultFrame
 from keywarp.server.task_scope import task_scope
 
 router = APIRouter(prefix="/v1/streams/{stream_id}")
@@ -38,6 +38,7 @@ class PreviewOptions(BaseModel):
 
     fps: float = Field(default=10.0, gt=0, le=60)  # the most pictures per second
     width: int = Field(default=640, ge=16, le=1920)  # the greatest width in pixels
+    zones: bool = True  # whether zones and lines are drawn, too
 
 
 @router.get(
@@ -87,29 +88,36 @@ def _find(stream_id: str, service: Service) -> Stream:
     return stream
 
 
-class _SubscriberResponse(Response, ABC):
-    """A response that lasts until the stream is closed, the client disconnects, or the server stops."""
+class EndlessResponse(Response, ABC):
+    """A response that lasts until it has no more parts, the client disconnects, or the server stops."""
 
-    def __init__(self, service: Service, stream: Stream, media_type: str) -> None:
+    def __init__(self, service: Service, media_type: str) -> None:
         super().__init__(media_type=media_type, headers={"Cache-Control": "no-store"})
         del self.headers["content-length"]
         self._service = service
-        self._stream = stream
 
     @abstractmethod
     def parts(self) -> AsyncGenerator[bytes]:
-        """Generate the parts of the body until the stream is closed."""
+        """Generate the parts of the body."""
+
+    @property
+    def end_reason(self) -> str:
+        """Why there are no more parts."""
+        return ""
 
     def last_part(self, reason: str) -> bytes:  # noqa: ARG002
         """Make the last part, given the reason for the end."""
         return b""
 
+    def guards(self) -> tuple[Coroutine[None, None, None], ...]:
+        """Return what ends the response by an exception."""
+        return (self._raise_when_draining(),)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send all parts."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
-            guards = self._raise_when_draining(), self._raise_after_close(), _raise_when_disconnected(receive)
-            async with task_scope(*guards):
+            async with task_scope(*self.guards(), _raise_when_disconnected(receive)):
                 await send({"type": "http.response.body", "body": b"", "more_body": True})  # sends the headers now
                 async with aclosing(self.parts()) as parts:
                     async for part in parts:
@@ -119,20 +127,37 @@ class _SubscriberResponse(Response, ABC):
         except DrainingError as error:
             last = self.last_part(str(error))
         else:
-            last = self.last_part(self._stream.close_reason)
+            last = self.last_part(self.end_reason)
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_LINE_TIMEOUT):
                 await send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def _raise_when_draining(self) -> None:
+        await self._service.draining.wait()
+        raise DrainingError("the server stops")
+
+
+class _SubscriberResponse(EndlessResponse, ABC):
+    """A response that lasts until the stream is closed, the client disconnects, or the server stops."""
+
+    def __init__(self, service: Service, stream: Stream, media_type: str) -> None:
+        super().__init__(service, media_type)
+        self._stream = stream
+
+    @property
+    def end_reason(self) -> str:
+        """Why the stream was closed."""
+        return self._stream.close_reason
+
+    def guards(self) -> tuple[Coroutine[None, None, None], ...]:
+        """Add the end of the stream."""
+        return (*super().guards(), self._raise_after_close())
 
     async def _raise_after_close(self) -> None:
         """Give up on a client that has stopped reading, some time after the stream was closed."""
         await self._stream.closed.wait()
         await asyncio.sleep(LAST_LINE_TIMEOUT)
         raise ClientDisconnect
-
-    async def _raise_when_draining(self) -> None:
-        await self._service.draining.wait()
-        raise DrainingError("the server stops")
 
 
 async def _raise_when_disconnected(receive: Receive) -> None:
@@ -167,22 +192,25 @@ class _PreviewResponse(_SubscriberResponse):
         with self._stream.subscribers.preview() as preview:
             while True:
                 started = loop.time()
-                jpeg = await self._next_jpeg(preview)
-                if jpeg is None:
+                if (taken := await preview.take()) is None:
                     return
-                head = f"--{self._boundary}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-                yield head.encode() + jpeg + b"\r\n"
+                yield await draw_part(self._stream, taken, self._boundary, self._options)
+                del taken  # frees the frame while the picture is sent
                 await asyncio.sleep(interval - (loop.time() - started))
-
-    async def _next_jpeg(self, preview: Preview) -> bytes | None:
-        """Wait for the next frame and draw it. The frame is freed before its picture is sent."""
-        if (taken := await preview.take()) is None:
-            return None
-        frame, found = taken
-        manifest = self._stream.engine.bundle.manifest
-        rules = self._stream.rules
-        paint = partial(draw, frame.pixels, found, manifest.classes, self._options.width, manifest.background, rules)
-        return await asyncio.get_running_loop().run_in_executor(self._stream.pool, paint)
 
     def last_part(self, reason: str) -> bytes:  # noqa: ARG002
         return f"--{self._boundary}--\r\n".encode()
+
+
+async def draw_part(stream: Stream, shown: ResultFrame, boundary: str, options: PreviewOptions) -> bytes:
+    """Draw a frame with its result as a part of a moving picture, whose headers name the stream and the frame."""
+    frame, found = shown
+    manifest = stream.engine.bundle.manifest
+    rules = stream.rules if options.zones else None
+    paint = partial(draw, frame.pixels, found, manifest.classes, options.width, manifest.background, rules)
+    jpeg = await asyncio.get_running_loop().run_in_executor(stream.pool, paint)
+    head = (
+        f"--{boundary}\r\nContent-Type: image/jpeg\r\nKeywarp-Stream: {stream.id}\r\n"
+        f"Keywarp-Frame: {found.index}\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+    )
+    return head.encode() + jpeg + b"\r\n"

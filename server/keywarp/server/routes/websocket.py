@@ -297,6 +297,7 @@ def _refuse_other_options(stream: Stream, hello: Hello) -> None:
         "max_interval": (hello.max_interval, stream.schedule.max_interval),
         "max_age": (hello.max_age, stream.schedule.max_age),
         "overlap": (hello.overlap, stream.schedule.overlap),
+        "max_fps": (hello.max_fps, stream.options.max_fps),
     }
     for name, (requested, actual) in options.items():
         if requested not in (None, actual):

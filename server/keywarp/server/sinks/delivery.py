@@ -9,7 +9,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -34,7 +34,7 @@ class Sink(Protocol):
 
         Args:
             stream: The stream's id.
-            rules: Its rules.
+            rules: Its rules; without any, it is gone, or its events go elsewhere.
         """
         ...
 
@@ -65,6 +65,7 @@ class DeliveryPolicy:
     first_wait: float = 1.0  # seconds to wait after the first failure; each further wait is twice as long
     longest_wait: float = 60.0  # seconds
     grace_period: float = 10.0  # seconds for the remaining deliveries after the stream is closed
+    withdraw_after: float = 5.0  # seconds until a sink forgets the rules of a stream that hasn't come again
 
 
 DEFAULT_POLICY: Final = DeliveryPolicy()
@@ -86,6 +87,8 @@ class Sinks:
         self._metrics = metrics
         self._policy = policy
         self._tasks: set[asyncio.Task[None]] = set()
+        self._announced: dict[tuple[str, str], Rules] = {}  # by stream and sink
+        self._stopping = asyncio.Event()
 
     def check(self, names: Iterable[str], *, events: bool = False) -> None:
         """Refuse unknown names.
@@ -114,8 +117,13 @@ class Sinks:
         """Deliver a stream's events to the sinks that its rules name, from now on until it has other rules."""
         rules = stream.rules
         for name in dict.fromkeys(rules.events):
+            self._announced[stream.id, name] = rules
             await self._sinks[name].announce(stream.id, rules)
-            self._start(self._deliver_all(stream, name, stream.events, rules))
+            self._start(self._deliver_events(stream, name, stream.events, rules))
+
+    def stop(self) -> None:
+        """Take the streams that close from now on as those of a server that stops, and will have them again."""
+        self._stopping.set()
 
     def _start(self, delivery: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(delivery)
@@ -161,6 +169,23 @@ class Sinks:
                 chosen: list[StreamMessage] = [response for response in responses if _is_wanted(sink, response)]
                 for start in range(0, len(chosen), batch_size):
                     await self._deliver(stream.id, name, chosen[start : start + batch_size], subscription)
+
+    async def _deliver_events(self, stream: Stream, name: str, source: Subscribers[Event], rules: Rules) -> None:
+        """Deliver the events of a stream. The sink forgets its rules in the end, unless it soon has others."""
+        await self._deliver_all(stream, name, source, rules)
+        if self._stopping.is_set():
+            return
+        with suppress(TimeoutError):  # a camera that changes may be started anew
+            async with asyncio.timeout(self._policy.withdraw_after):
+                await self._stopping.wait()
+        if self._announced.get((stream.id, name)) is not rules:
+            return
+        del self._announced[stream.id, name]
+        if name in self._sinks:
+            await self._sinks[name].announce(stream.id, Rules())
+            over: Subscription[Event] = Subscription(1)
+            over.close()
+            await self._deliver(stream.id, name, [], over)
 
     async def _deliver(
         self, stream: str, name: str, responses: Sequence[StreamMessage], subscription: Subscription[M]

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from keywarp.protocol.events import Event, Rules
 
+_TOPICS: Final = ("state_topic", "json_attributes_topic", "image_topic")
 OFF_DELAY: Final = 5  # seconds for which the sensor of a crossing, which has no length, is on
 
 
@@ -23,7 +24,7 @@ def entities(
         base: Returns the first part of a rule's own topics.
         status: The topic on which the server says that it is `online` or `offline`.
     """
-    node = _identifier(stream)
+    node = identifier(stream)
     shared = {
         "availability_topic": status,
         "device": {"identifiers": [node], "name": rules.title or stream, "manufacturer": "Keywarp"},
@@ -60,5 +61,27 @@ def states(event: Event) -> Iterator[tuple[str, str | bytes, bool]]:
     yield "state", "ON" if event.state == "started" or not has_length else "OFF", has_length
 
 
-def _identifier(stream: str) -> str:
+def known(stream: str, prefix: str) -> str:
+    """Return the topics, as a filter, of all messages that ever made a stream's rules known."""
+    return f"{prefix}/+/{identifier(stream)}/+/config"
+
+
+def retained(config: bytes, status: str) -> tuple[str, ...]:
+    """Return the topics on which something may be retained about a rule that was made known by a message.
+
+    Args:
+        config: The message's content.
+        status: See `entities`. There are none if the message isn't of this server.
+    """
+    try:
+        content = json.loads(config)
+    except ValueError:
+        return ()
+    if not isinstance(content, dict) or content.get("availability_topic") != status:
+        return ()
+    return tuple(str(content[key]) for key in _TOPICS if key in content)
+
+
+def identifier(stream: str) -> str:
+    """Return what a stream is called in the topics."""
     return "keywarp_" + re.sub(r"[^A-Za-z0-9_-]", "_", stream)

@@ -13,7 +13,7 @@ from keywarp.server.sinks import home_assistant
 from keywarp.server.streams.subscribers import StreamMessage
 
 if TYPE_CHECKING:
-    from paho.mqtt.client import Client
+    from paho.mqtt.client import Client, MQTTMessage
 
 TIMEOUT: Final = 5.0  # seconds to connect, and for the broker to confirm a message
 QOS: Final = 1  # at least once
@@ -65,6 +65,7 @@ class MqttSink:
         self._discovery = discovery
         self._status = topic.split("{")[0].rstrip("/") + "/status"
         self._announced: dict[str, Rules] = {}  # what Home Assistant doesn't know yet, by stream
+        self._known: dict[str, frozenset[str]] = {}  # the topics that told it of rules, by the stream's identifier
         self._address = host, port
         self._topic = topic
         self._client: Client = Client(CallbackAPIVersion.VERSION2)
@@ -81,11 +82,12 @@ class MqttSink:
         self._connected = threading.Event()
         self._refusal = ""  # why the broker refused the last connection
         self._client.on_connect = self._on_connect
+        self._client.on_message = self._clear_if_old
         self._client.on_disconnect = lambda *_: self._connected.clear()
         self._lock = asyncio.Lock()
 
     async def announce(self, stream: str, rules: Rules) -> None:
-        """Tell Home Assistant about the rules of a stream with the next delivery."""
+        """Tell Home Assistant about the rules of a stream with the next delivery; it forgets those before."""
         if self._discovery:
             self._announced[stream] = rules
 
@@ -121,11 +123,14 @@ class MqttSink:
             raise TimeoutError(self._refusal or "it can't be reached")
         messages = []
         announced = {**self._announced}
+        prefix = self._discovery or ""
         for one, rules in announced.items():
-            for topic, content in home_assistant.entities(
-                one, rules, self._discovery or "", partial(self._base, one, "event"), self._status
-            ):
-                messages.append(self._client.publish(topic, content, QOS, retain=True))
+            contents = dict(
+                home_assistant.entities(one, rules, prefix, partial(self._base, one, "event"), self._status)
+            )
+            messages += [self._client.publish(topic, text, QOS, retain=True) for topic, text in contents.items()]
+            self._known[home_assistant.identifier(one)] = frozenset(contents)
+            self._client.subscribe(home_assistant.known(one, prefix), QOS)  # the broker sends all that it retains
         for response in responses:
             topic = self._base(stream, response.type)
             content = response.model_dump_json(exclude_none=True, exclude=EXCLUDED)
@@ -146,6 +151,15 @@ class MqttSink:
         """Return the topic of a kind of message, or the first part of a rule's own topics."""
         topic = self._topic.replace("{stream}", stream).replace("{type}", kind)
         return topic if rule is None else f"{topic}/{rule}"
+
+    def _clear_if_old(self, client: "Client", data: object, message: "MQTTMessage") -> None:  # noqa: ARG002
+        """Clear what is retained of a rule that is gone, also if it went while the server was away."""
+        topic = message.topic
+        if not message.retain or topic in self._known.get(topic.split("/")[-3], frozenset()):
+            return
+        if about := home_assistant.retained(bytes(message.payload), self._status):
+            for old in (topic, *about):
+                client.publish(old, b"", QOS, retain=True)
 
     def _on_connect(self, client: "Client", data: object, flags: object, reason: object, properties: object) -> None:  # noqa: ARG002
         if getattr(reason, "is_failure", False):

@@ -170,7 +170,7 @@ class ParquetSink:
         if journal is None:
             journal = new_journal = _Journal(folder / f"_{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.arrows")
         batch = pa.RecordBatch.from_pylist(
-            [_row(stream, response) for response in responses if not isinstance(response, Event)], SCHEMA
+            [row(stream, response) for response in responses if not isinstance(response, Event)], SCHEMA
         )
         content: bytes = batch.serialize().to_pybytes()
         if new_journal:
@@ -252,8 +252,9 @@ def _read(journal: Path) -> pa.Table | None:
     return pa.Table.from_batches(batches) if batches else None
 
 
-def _row(stream: str, response: FrameResponse) -> dict[str, Any]:
-    row: dict[str, Any] = {
+def row(stream: str, response: FrameResponse) -> dict[str, Any]:
+    """Return the row of a response, which has the columns of `SCHEMA`."""
+    cells: dict[str, Any] = {
         "stream": stream,
         "time": response.time,
         "type": response.type,
@@ -263,10 +264,10 @@ def _row(stream: str, response: FrameResponse) -> dict[str, Any]:
     }
     match response:
         case Dropped():
-            return row | {"reason": response.reason}
+            return cells | {"reason": response.reason}
         case Error():
-            return row | {"status": response.problem.status, "problem": response.problem.detail}
-    row |= {
+            return cells | {"status": response.problem.status, "problem": response.problem.detail}
+    cells |= {
         "timestamp": response.timestamp,
         "width": response.width,
         "height": response.height,
@@ -281,24 +282,24 @@ def _row(stream: str, response: FrameResponse) -> dict[str, Any]:
         **dict(response.timings),
     }
     if response.detections is not None:
-        row["detections"] = [_detection(one) for one in response.detections]
+        cells["detections"] = [_detection(one) for one in response.detections]
         if masks := [one.mask for one in response.detections if one.mask is not None]:
-            row |= dict(zip(("mask_height", "mask_width"), masks[0].size, strict=True))
+            cells |= dict(zip(("mask_height", "mask_width"), masks[0].size, strict=True))
     if segmentation := response.segmentation:
-        row |= {
+        cells |= {
             "mask_width": segmentation.width,
             "mask_height": segmentation.height,
             "regions": [_region(segmentation, region) for region in segmentation.regions],
             "labels_png": base64.b64decode(segmentation.labels_png) if segmentation.labels_png else None,
         }
     if dense := response.dense:
-        row |= {
+        cells |= {
             "map_width": dense.width,
             "map_height": dense.height,
             **dense.model_dump(include={"quantity", "unit", "minimum", "maximum"}),
             "values_png": base64.b64decode(dense.values_png) if dense.values_png else None,
         }
-    return row
+    return cells
 
 
 def _detection(one: Detection) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from keywarp.videos import Note
 # Reasons for dropping a frame.
 NEWER: Final = "newer"
 RATE: Final = "rate"
+MAX_FPS: Final = "max_fps"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -221,9 +222,19 @@ class Pipeline:
             for item in items:
                 if isinstance(item, DecodedFrame):
                     item.waited += waited
+                    if self._is_too_soon(item):
+                        await put(_Superseded(item.id, MAX_FPS, item.vectors, item.gap))
+                        announced = steps.ended
+                        continue
                 await put(item)
                 announced = steps.ended and not isinstance(item, Note)
         return announced
+
+    def _is_too_soon(self, frame: DecodedFrame) -> bool:
+        """Return whether the stream takes fewer frames per second."""
+        rate = self._stream.frame_rate
+        at = time.monotonic() if frame.timestamp is None else frame.timestamp
+        return rate is not None and not rate.takes(at)
 
     async def _step(self, steps: _Steps) -> list[Decoded]:
         """Run the decoder for one step.

@@ -39,7 +39,6 @@ def resolve_schedule(
     interval: int,
     max_age: float | None = None,
     overlap: int = 0,
-    lanes: int = 1,
 ) -> ScheduleOptions:
     """Fill in the parts of a key schedule that a stream's options don't set.
 
@@ -51,10 +50,9 @@ def resolve_schedule(
             `lossless` the interval alone bounds the age, so results don't depend on how fast the server is.
         overlap: The server's default for the frames by which key frames overlap with others. Streams with a short
             interval overlap by fewer.
-        lanes: The number of frames that the stream's device runs at the same time. With one, nothing overlaps.
 
     Raises:
-        BadMessageError: The options contradict each other, or key frames can't overlap.
+        BadMessageError: The options contradict each other.
     """
     schedule, interval = options.schedule or schedule, options.interval or interval
     longest = options.max_interval
@@ -66,9 +64,7 @@ def resolve_schedule(
     if longest is not None and longest < interval:
         raise BadMessageError(f"`max_interval` {longest} is less than the interval, {interval}")
     default = max_age if options.mode == "latest" else None
-    if options.overlap and lanes < 2:
-        raise BadMessageError(f"`overlap` {options.overlap} needs a server that runs frames on at least 2 lanes")
-    most = interval - 1 if lanes > 1 else 0  # with more, the next key frame would be due before this one is in use
+    most = interval - 1  # with more, the next key frame would be due before this one is in use
     if options.overlap and options.overlap > most:
         raise BadMessageError(f"`overlap` {options.overlap} must be less than the interval, {interval}")
     overlap = min(overlap, most) if options.overlap is None else options.overlap

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from keywarp.engines import FrameKind, FrameResult, MotionVectors, StreamSession, TooManySizesError
 from keywarp.engines.tracks import Tracker
 from keywarp.protocol import (
+    CameraOptions,
     ClientId,
     Dropped,
     Error,
@@ -43,6 +44,8 @@ from keywarp.server.events.store import EventStore
 from keywarp.server.events.watcher import Report, Watcher
 from keywarp.server.models.replicas import Replica
 from keywarp.server.security.quotas import Quota
+from keywarp.server.streams.frame_rate import FrameRate
+from keywarp.server.streams.hiding import Hidden
 from keywarp.server.streams.results import encode_result
 from keywarp.server.streams.schedule import ScheduleOptions
 from keywarp.server.streams.statistics import StreamStatistics
@@ -174,6 +177,7 @@ class Stream:
             max_interval=self.schedule.max_interval,
             max_age=self.schedule.max_age,
             overlap=self.schedule.overlap,
+            max_fps=self.options.max_fps,
             mode=self.mode,
             connected=self._connected and (self.pull is None or self.pull.state == "running"),
             age=self.age,
@@ -208,7 +212,7 @@ class Stream:
         """
         watcher = Watcher(self.id, rules, self.engine.bundle.manifest)
         async with self._judging:
-            await self._close_events()
+            self._close_events()
             self._watcher = watcher
             if not rules.clip_after:
                 self.recorder = None
@@ -248,19 +252,19 @@ class Stream:
         async with self._judging:
             tracked, reports = await asyncio.get_running_loop().run_in_executor(self.pool, judge)
             for report in reports:
-                await self._report(report)
+                self._report(report)
         return tracked
 
     async def end_events(self) -> None:
         """End all open events."""
         async with self._judging:
-            await self._close_events()
+            self._close_events()
 
-    async def _close_events(self) -> None:
+    def _close_events(self) -> None:
         for report in self._watcher.close() if self._watcher else ():
-            await self._report(report)
+            self._report(report)
 
-    async def _report(self, report: Report) -> None:
+    def _report(self, report: Report) -> None:
         """Keep an event, and publish it."""
         event = report.event
         if report.jpeg and self.recorder:
@@ -273,10 +277,7 @@ class Stream:
                 self._with_clips.discard(event.id)
         log.info("stream %s, rule %s: event %s %s", self.id, event.rule, event.id, event.state)
         self._metrics.count_event(event.rule, event.state)
-        try:
-            await self._events_store.write(Report(event, report.jpeg))
-        except EventStoreError as error:
-            log.error("stream %s: event %s isn't kept: %s", self.id, event.id, error)
+        self._events_store.write(Report(event, report.jpeg))
         if report.jpeg:
             event = event.model_copy(update={"snapshot_jpeg": base64.b64encode(report.jpeg).decode("ascii")})
         self.events.publish(event)
@@ -405,6 +406,7 @@ class Stream:
         """
         frame.received = datetime.now(UTC) - timedelta(seconds=frame.waited + frame.decode)
         started = time.monotonic()
+        frame.pixels = self._hidden.cover(frame.pixels)
         if frame.pixels.shape != self._prepared:
             await self._prepare(frame)
         frame.index, skipped = self._next, self._skipped
@@ -543,7 +545,7 @@ class Stream:
         self._cancel_queued()
         await self.wait_until_idle()
         async with self._judging:
-            await self._close_events()
+            self._close_events()
             self._watcher = None  # so that no event starts any more
         if self._clips:
             await asyncio.wait(self._clips)
@@ -554,6 +556,8 @@ class Stream:
     def _set_options(self, options: StreamOptions) -> None:
         self.options = options
         self.mode: Mode = options.mode or "lossless"
+        self._hidden = Hidden((options.hidden or ()) if isinstance(options, CameraOptions) else ())
+        self.frame_rate = FrameRate(options.max_fps) if options.max_fps else None
         self.masks: Masks = options.masks or "png"
         self.resolution: Resolution = options.resolution or "model"
         self.reliability: Reliability = options.reliability or "none"

@@ -87,6 +87,10 @@ class Preview:
         """Wait for the next frame, or for None at the end."""
         return await self._newest.get()
 
+    def take_nowait(self) -> ResultFrame | None:
+        """Return the next frame if there is one already."""
+        return None if self._newest.empty() else self._newest.get_nowait()
+
 
 class Subscribers(Generic[M]):
     """All subscribers of one stream."""

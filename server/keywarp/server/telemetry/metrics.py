@@ -28,6 +28,7 @@ _AGE_BUCKETS: Final = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500)  # fram
 _AGE_SECONDS_BUCKETS: Final = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 _CAMERA_STATES: Final = tuple(state for state in get_args(StreamState) if state != "open")
 _SINK_OUTCOMES: Final = ("delivered", "missed", "failed")
+_WRITE_OUTCOMES: Final = ("written", "missed", "failed")
 _RELIABILITY_BUCKETS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 
@@ -98,7 +99,7 @@ class Metrics:
         )
         self._key_frames = Counter(
             "keywarp_key_frames_total",
-            "Key frames, by the reason why they are key frames; or overlapped, if others were processed beside them.",
+            "Key frames, by the reason why they are key frames; or overlapped, if others were processed in between.",
             ("model", "reason"),
             registry=self._registry,
         )
@@ -142,6 +143,14 @@ class Metrics:
         self._events = Counter(
             "keywarp_events_total", "Events by rule, started and ended.", ("rule", "state"), registry=self._registry
         )
+        self._event_writes = Counter(
+            "keywarp_event_writes_total",
+            "Events and clips that the database took (written) or never will (missed), and failed attempts (failed).",
+            ("outcome",),
+            registry=self._registry,
+        )
+        for outcome in _WRITE_OUTCOMES:
+            self._event_writes.labels(outcome)
         self._pulls = Counter(
             "keywarp_pull_failures_total",
             "Times that the source of a pulled stream couldn't be opened, or ended.",
@@ -226,6 +235,10 @@ class Metrics:
     def count_event(self, rule: str, state: str) -> None:
         """Count one event that `started` or `ended`."""
         self._events.labels(rule, state).inc()
+
+    def count_event_writes(self, outcome: str, count: int) -> None:
+        """Count events and clips that the database took (`written`) or never will (`missed`), or `failed` attempts."""
+        self._event_writes.labels(outcome).inc(count)
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus's text format."""

@@ -55,7 +55,7 @@ class TensorRTBackend:
         target = Target(gpu.capability, gpu.name)
         rest = gpu.best_precision if self.precision == "int8" else self.precision  # of layers that aren't quantised
         self.builder = PlanBuilder(library, target, rest, plans, launcher)
-        self._runtime = TensorRTRuntime(library, launcher, plans)
+        self._runtime = TensorRTRuntime(library, launcher, plans, gpu)
         log.info("%s %s on %s, %s; warp: %s", library.name, library.version, gpu, self.precision, self.builder.warp)
 
     @property

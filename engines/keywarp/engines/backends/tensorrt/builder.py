@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 
+from keywarp.engines.backends.casts import cast_through_float
 from keywarp.engines.backends.half import to_half
 from keywarp.engines.backends.signed import to_signed
 from keywarp.engines.backends.tensorrt.library import Library
@@ -102,7 +103,7 @@ class PlanBuilder:
         if self.cache and (kept := self.cache.load(key)):
             return kept, True
         started = time.perf_counter()
-        built, warps = self._build(self._adapt(model, resident), model.graph.name)
+        built, warps = self._build(self.adapt(model, resident), model.graph.name)
         seconds = time.perf_counter() - started
         header = PlanHeader(key=key, sha256=hashlib.sha256(built).hexdigest(), warps=warps, seconds=seconds)
         plan = Plan(header=header, content=built)
@@ -113,9 +114,9 @@ class PlanBuilder:
         )
         return plan, False
 
-    def _adapt(self, model: onnx.ModelProto, resident: frozenset[str]) -> bytes:
+    def adapt(self, model: onnx.ModelProto, resident: frozenset[str]) -> bytes:
         """Return the graph that TensorRT compiles. Raise `REVISION` after a change here, to invalidate old plans."""
-        graph = to_signed(simplify(model))
+        graph = cast_through_float(to_signed(simplify(model)))
         if self.warp != "gridsample":
             graph, warps = insert_plugin(graph)
             if not warps and any(node.op_type == "GridSample" for node in graph.graph.node):
@@ -130,6 +131,10 @@ class PlanBuilder:
 
     def _build(self, content: bytes, name: str) -> tuple[bytes, int]:
         """Return TensorRT's plan, and the number of warp plugins in it."""
+        if self.library.name == "tensorrt8":
+            launch = self._launcher.launch if self._launcher else None
+            plan: tuple[bytes, int] = self.library.module.build(content, name, launch, half=self.precision == "fp16")
+            return plan
         trt = self.library.module
         failures: list[str] = []
         logger = self.library.logger(failures.append)

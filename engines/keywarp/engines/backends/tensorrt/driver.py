@@ -91,10 +91,10 @@ class Driver(Protocol):
         grid: tuple[int, int, int],
         block: tuple[int, int, int],
         addresses: tuple[int, ...],
-        numbers: tuple[int, ...],
+        numbers: tuple[int | float, ...],
         stream: int,
     ) -> None:
-        """Queue a kernel whose arguments are pointers followed by ints."""
+        """Queue a kernel whose arguments are pointers, followed by ints and floats."""
         ...
 
 
@@ -124,6 +124,10 @@ class CudaDriver:
                 "can't load NVIDIA's driver: install it, or start the container with --gpus all"
             ) from error
         self._device = self._check("cuDeviceGet", driver.cuDeviceGet(index))
+        # Threads that wait for the GPU sleep. By default the driver decides whether they keep a core busy instead,
+        # which decoders and other streams need.
+        flags = driver.CUctx_flags.CU_CTX_SCHED_BLOCKING_SYNC.value
+        self._check("cuDevicePrimaryCtxSetFlags", driver.cuDevicePrimaryCtxSetFlags(self._device, flags))
         retained = driver.cuDevicePrimaryCtxRetain(self._device)  # until the process ends
         self._context = self._check("cuDevicePrimaryCtxRetain", retained)
         self._modules: list[Any] = []
@@ -197,11 +201,12 @@ class CudaDriver:
         grid: tuple[int, int, int],
         block: tuple[int, int, int],
         addresses: tuple[int, ...],
-        numbers: tuple[int, ...],
+        numbers: tuple[int | float, ...],
         stream: int,
     ) -> None:
         """See the method of `Driver`."""
-        types = (*(ctypes.c_void_p for _ in addresses), *(ctypes.c_int for _ in numbers))
+        kinds = (ctypes.c_float if isinstance(number, float) else ctypes.c_int for number in numbers)
+        types = (*(ctypes.c_void_p for _ in addresses), *kinds)
         self._call("cuLaunchKernel", kernel, *grid, *block, 0, stream, ((*addresses, *numbers), types), 0)
 
     def _call(self, name: str, *arguments: Any) -> Any:

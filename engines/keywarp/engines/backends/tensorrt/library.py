@@ -1,4 +1,4 @@
-"""Import TensorRT: NVIDIA's `tensorrt` 10.x, or `tensorrt_rtx`, which has the same API."""
+"""Import TensorRT: NVIDIA's `tensorrt` 10.x, `tensorrt_rtx`, which has the same API, or 8.5 by our own library."""
 
 import ctypes
 import importlib
@@ -12,25 +12,32 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from keywarp.engines.backends.tensorrt.tensorrt8 import TensorRT8, find_library
 from keywarp.engines.errors import BackendError
 
-# The first one that is installed is used.
-LIBRARIES: tuple[Literal["tensorrt", "tensorrt_rtx"], ...] = ("tensorrt", "tensorrt_rtx")
+LibraryName = Literal["tensorrt", "tensorrt_rtx", "tensorrt8"]
+# The packages. The first one that is installed is used, and TensorRT 8.5 if there is none.
+PACKAGES: tuple[Literal["tensorrt", "tensorrt_rtx"], ...] = ("tensorrt", "tensorrt_rtx")
 MAJOR = {"tensorrt": 10, "tensorrt_rtx": 1}  # supported major versions
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Library:
-    """One of the two libraries, imported."""
+    """One of the libraries, imported."""
 
-    module: Any
-    name: Literal["tensorrt", "tensorrt_rtx"]
+    module: Any  # the package, or a `TensorRT8`
+    name: LibraryName
 
     @property
     def version(self) -> str:
         """The package's version."""
         return str(self.module.__version__)
+
+    @property
+    def generation(self) -> int:
+        """The major version of TensorRT whose C++ classes it has, which a C++ plugin must be built for."""
+        return 11 if self.name == "tensorrt_rtx" else int(self.version.split(".")[0])
 
     @property
     def portable(self) -> bool:
@@ -45,9 +52,10 @@ class Library:
         return _logger_class(self.module)(failure)
 
 
-def installed() -> str | None:
+def installed() -> LibraryName | None:
     """Return the name of the library that `open_library` would import, without importing it."""
-    return next((name for name in LIBRARIES if importlib.util.find_spec(name)), None)
+    package = next((name for name in PACKAGES if importlib.util.find_spec(name)), None)
+    return package or ("tensorrt8" if find_library() else None)
 
 
 @cache
@@ -55,13 +63,15 @@ def open_library() -> Library:
     """Import TensorRT.
 
     Raises:
-        BackendError: If neither library is installed, it doesn't load, or its major version isn't supported.
+        BackendError: If no library is installed, it doesn't load, or its major version isn't supported.
     """
-    for name in LIBRARIES:
-        if importlib.util.find_spec(name):
-            break
-    else:
+    name = installed()
+    if name is None:
         raise BackendError("TensorRT isn't installed: install the extra `gpu` or `rtx` (README, Install)")
+    if name == "tensorrt8":
+        path = find_library()
+        assert path is not None
+        return Library(TensorRT8(path), name)
     try:
         if name == "tensorrt_rtx":
             _name_the_plugin_registry()

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError
 
 from keywarp.engines.records import Record
 
-REVISION = 1  # version of the conversions in `builder` and `half`; raise it when they change
+REVISION = 2  # version of the conversions in `builder` and `half`; raise it when they change
 _MAGIC = b"keywarp plan 1\n"
 
 

@@ -4,6 +4,7 @@ Both launch the same kernels (`keywarp.engines.cuda`). The Python plugin compile
 and takes a few microseconds of Python time per frame.
 """
 
+import ctypes
 import logging
 import os
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ def register_warp(library: Library) -> WarpKind:
     Raises:
         BackendError: If the library that `KEYWARP_TENSORRT_PLUGIN` names doesn't load.
     """
+    if library.name == "tensorrt8":  # whose library contains the plugin
+        return "c++"
     wanted = os.environ.get(VARIABLE, "")
     return "gridsample" if wanted == "none" else _register(library, wanted)
 
@@ -46,10 +49,11 @@ def _register(library: Library, wanted: str) -> WarpKind:
     registry = library.module.get_plugin_registry()
     found = [path for path in SEARCH_PATHS if path.is_file()]
     if wanted != "python" and (path := Path(wanted) if wanted else next(iter(found), None)):
-        if registry.load_library(str(path)) is not None:
+        failure = _load(library, path)
+        if not failure:
             log.info("the warp is the plugin in %s", path)
             return "c++"
-        failure = f"{library.name} {library.version} can't load the plugin {path}"
+        failure = f"{library.name} {library.version} can't use the plugin {path}, because {failure}"
         if wanted:
             raise BackendError(f"{failure}: build it for this version, or set {VARIABLE}=python")
         log.warning("%s: the Python plugin is used instead", failure)
@@ -63,6 +67,26 @@ def _register(library: Library, wanted: str) -> WarpKind:
         raise BackendError(f"another {WARP} plugin is already registered in this process")
     _creators.append(creator)
     return "python"
+
+
+def _load(library: Library, path: Path) -> str:
+    """Load the C++ plugin and register it. Return why that isn't possible, or "".
+
+    TensorRT's own `load_library` would call into the plugin before its version is known, and end the process.
+    """
+    try:
+        plugin = ctypes.CDLL(str(path))
+        generation = int(plugin.keywarp_plugin_generation())
+    except (OSError, AttributeError) as error:
+        return f"it doesn't load ({error})"
+    if generation != library.generation:
+        return f"it was built for TensorRT {generation}, not {library.generation}"
+    plugin.keywarp_plugin_register.restype = ctypes.c_bool
+    if not plugin.keywarp_plugin_register():
+        return "TensorRT doesn't register it"
+    if library.module.get_plugin_registry().get_creator(WARP, VERSION, "") is None:
+        return "it registers with another TensorRT than this one"
+    return ""
 
 
 class WarpLauncher:
@@ -175,6 +199,9 @@ def plugin_creator(trt: Any) -> Any:
 
         def on_shape_change(self, inputs: list[Any], outputs: list[Any]) -> None:
             pass
+
+        def set_tactic(self, tactic: int) -> None:
+            """Take the tactic 0, which TensorRT sets although there are none. Without this method it ends the run."""
 
         def attach_to_context(self, resources: Any) -> "_Warp":  # noqa: ARG002
             return self.clone()

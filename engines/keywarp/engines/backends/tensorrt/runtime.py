@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ from keywarp.engines.backends.tensorrt.library import Library
 from keywarp.engines.backends.tensorrt.plan import Plan
 from keywarp.engines.backends.tensorrt.plan_cache import PlanCache
 from keywarp.engines.backends.tensorrt.plugin import WarpLauncher, launching_with
-from keywarp.engines.backends.tensorrt.program import TensorSpec
+from keywarp.engines.backends.tensorrt.program import Executable, TensorSpec
+from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError
 
 log = logging.getLogger(__name__)
@@ -20,13 +21,14 @@ log = logging.getLogger(__name__)
 class TensorRTRuntime:
     """Loads plans onto the calling thread's current GPU."""
 
-    def __init__(self, library: Library, launcher: WarpLauncher, cache: PlanCache | None) -> None:
+    def __init__(self, library: Library, launcher: WarpLauncher, cache: PlanCache | None, gpu: Gpu) -> None:
         """Start TensorRT's runtime.
 
         Args:
             library: The TensorRT to use.
             launcher: Runs the Python plugin.
             cache: The cache for the kernels that TensorRT for RTX compiles for this GPU, or None to keep none.
+            gpu: The GPU.
 
         Raises:
             BackendError: If the runtime doesn't start.
@@ -34,42 +36,53 @@ class TensorRTRuntime:
         self._library = library
         self._launcher = launcher
         self._cache = cache
+        self._gpu = gpu
+        if library.name == "tensorrt8":
+            return
         self._failures: list[str] = []
         self._logger = library.logger(self._failures.append)  # must live as long as the runtime
         self._runtime = library.module.Runtime(self._logger)
         if self._runtime is None:
             raise BackendError(f"TensorRT's runtime can't start: {self._reason()}")
 
-    def load(self, plan: Plan) -> "TensorRTExecutable":
+    def load(self, plan: Plan) -> Executable:
         """Load a plan onto the GPU.
 
         Raises:
             BackendError: If TensorRT refuses the plan. The message has TensorRT's reason.
         """
+        if self._library.name == "tensorrt8":
+            executable: Executable = self._library.module.load(plan.content, self._gpu.name, self._launcher.launch)
+            return executable
         with launching_with(self._launcher):
             engine = self._runtime.deserialize_cuda_engine(plan.content)
             if engine is None:
                 raise BackendError(f"TensorRT can't load a plan for {plan.header.key.device}: {self._reason()}")
-            context = self._context(engine, plan)
+            context, save_kernels = self._context(engine, plan)
         if context is None:
             raise BackendError(f"TensorRT can't allocate memory for a plan's activations: {self._reason()}")
         log.debug("loaded a plan of %.1f MB; its activations take %.1f MB", *_megabytes(plan, engine))
-        return TensorRTExecutable(self._library, engine, context)
+        return TensorRTExecutable(self._library, engine, context, save_kernels)
 
-    def _context(self, engine: Any, plan: Plan) -> Any:
-        """Return the execution context. TensorRT for RTX compiles its kernels now, or reads them from the cache."""
+    def _context(self, engine: Any, plan: Plan) -> tuple[Any, Callable[[], None] | None]:
+        """Return the execution context, and what keeps the kernels that its first run compiles, if any will be."""
         if not self._library.portable:
-            return engine.create_execution_context()
+            return engine.create_execution_context(), None
         config = engine.create_runtime_config()
         compiled = config.create_runtime_cache()
-        name = f"{hashlib.sha256(plan.header.model_dump_json().encode()).hexdigest()[:32]}.kernels"
-        known = self._cache.read(name) if self._cache else None
+        cache, name = self._cache, self._kernels_name(plan)
+        known = cache.read(name) if cache else None
         usable = known is not None and compiled.deserialize(known)
         config.set_runtime_cache(compiled)
         context = engine.create_execution_context(config)
-        if context is not None and self._cache and not usable:
-            self._cache.write(name, bytes(compiled.serialize()))
-        return context
+        if cache is None or usable:
+            return context, None
+        return context, lambda: _save(cache, name, compiled)
+
+    def _kernels_name(self, plan: Plan) -> str:
+        """Return the name of the file of a plan's kernels. They fit one kind of GPU and one driver, unlike the plan."""
+        key = f"{plan.header.model_dump_json()} {self._gpu.name} {self._gpu.driver}"
+        return f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.kernels"
 
     def _reason(self) -> str:
         return "; ".join(self._failures[-3:]) or "it gives no reason"
@@ -78,9 +91,17 @@ class TensorRTRuntime:
 class TensorRTExecutable:
     """A plan that TensorRT has loaded; see `Executable`."""
 
-    def __init__(self, library: Library, engine: Any, context: Any) -> None:
+    def __init__(self, library: Library, engine: Any, context: Any, started: Callable[[], None] | None = None) -> None:
+        """Read the plan's inputs and outputs.
+
+        Args:
+            library: The TensorRT that loaded it.
+            engine: TensorRT's engine.
+            context: TensorRT's execution context.
+            started: Called once when the first run is queued, until when TensorRT for RTX compiles kernels.
+        """
         trt = library.module
-        self._engine, self._context = engine, context
+        self._engine, self._context, self._started = engine, context, started
         self.inputs: Mapping[str, TensorSpec]
         self.outputs: Mapping[str, TensorSpec]
         names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
@@ -98,6 +119,13 @@ class TensorRTExecutable:
             self._context.set_tensor_address(name, address)
         if not self._context.execute_async_v3(stream):
             raise BackendError("TensorRT failed to run a plan: see the log for the reason")
+        if self._started is not None:
+            self._started()
+            self._started = None
+
+
+def _save(cache: PlanCache, name: str, compiled: Any) -> None:
+    cache.write(name, bytes(compiled.serialize()))
 
 
 def _megabytes(plan: Plan, engine: Any) -> tuple[float, float]:

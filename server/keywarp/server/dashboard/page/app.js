@@ -6,10 +6,12 @@ import { cameraView } from "./camera.js";
 import { byId, h } from "./dom.js";
 import { eventsView } from "./events.js";
 import { modelsView } from "./models.js";
+import { rulesView } from "./rules.js";
 import { streamView } from "./stream.js";
 import { streamsView } from "./streams.js";
 import { startTheme } from "./theme.js";
 import { videoView } from "./video.js";
+import { wallView } from "./wall.js";
 
 /**
  * A view builds its element and updates it until the signal aborts, which happens when another view is shown.
@@ -21,6 +23,8 @@ import { videoView } from "./video.js";
 const VIEWS = {
   streams: { title: "Streams", view: streamsView },
   stream: { title: "Stream", view: streamView },
+  rules: { title: "Zones and rules", view: rulesView },
+  wall: { title: "Wall", view: wallView },
   events: { title: "Events", view: eventsView },
   camera: { title: "Camera", view: cameraView },
   video: { title: "Video", view: videoView },
@@ -32,8 +36,9 @@ let current = new AbortController(); // of the view that is shown
 let first = true;
 
 function route() {
-  const [, name = "streams", id = ""] = location.hash.split("/");
-  const chosen = name === "streams" && id ? "stream" : Object.hasOwn(VIEWS, name) ? name : "streams";
+  const [, name = "streams", id = "", part = ""] = location.hash.split("/");
+  const ofStream = part === "rules" ? "rules" : "stream";
+  const chosen = name === "streams" && id ? ofStream : Object.hasOwn(VIEWS, name) ? name : "streams";
   current.abort();
   current = new AbortController();
   const { title, view } = VIEWS[chosen];
@@ -44,7 +49,7 @@ function route() {
   }
   try {
     const decoded = decodeURIComponent(id); // It throws if the id isn't percent-encoded.
-    if (decoded) document.title = `${decoded} · Keywarp`;
+    if (decoded && name === "streams") document.title = `${decoded} · Keywarp`;
     main.replaceChildren(view(current.signal, decoded));
   } catch (error) {
     main.replaceChildren(h("p", { class: "notice bad", role: "alert" }, describeError(error)));

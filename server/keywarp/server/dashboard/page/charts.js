@@ -6,6 +6,7 @@ import { legendItem } from "./timeline.js";
 import uPlot from "./vendor/uPlot.js";
 
 export const SPAN = 120; // seconds shown
+const LETTER = 7; // the greatest width of a letter of the labels, in pixels
 
 /** @typedef {{name: string, color: string, fill?: boolean}} Line */
 
@@ -105,7 +106,7 @@ export class Chart {
         },
         {
           ...axis,
-          size: 46,
+          size: (/** @type {any} */ _, /** @type {string[] | null} */ labels) => Math.max(46, ...(labels ?? []).map((label) => LETTER * label.length + 8)),
           gap: 6,
           space: 36,
           values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => ticks.map((tick) => this.#format(tick)),

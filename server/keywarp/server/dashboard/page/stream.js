@@ -1,6 +1,7 @@
 /** The view of one stream, whichever producer feeds it: its picture, key frames, metrics and settings. */
 
 import { client, describeError, keepReading, poll, request, sentence } from "./api.js";
+import { openChangeDialog } from "./change-dialog.js";
 import { byId, h, icon, setText, toast } from "./dom.js";
 import { EventList } from "./events.js";
 import { duration, latency, number, percent, rate, seconds } from "./format.js";
@@ -10,8 +11,10 @@ import { showState } from "./streams.js";
 import { LEGEND_INTERVAL, Viewer } from "./viewer.js";
 
 /** @typedef {import("./vendor/messages.js").ClassInfo} ClassInfo */
+/** @typedef {import("./vendor/messages.js").Result} Result */
 /** @typedef {import("./vendor/messages.js").StreamInfo} StreamInfo */
 
+const RESULTS = 64; // that are kept for the pictures of their frames
 const EVENTS = 6; // the newest ones that are shown
 const PREVIEW = { fps: 12, width: 960 };
 
@@ -27,6 +30,7 @@ export function streamView(outer, id) {
   const facts = h("dl", { class: "facts" });
   const notice = h("p", { class: "notice", role: "status" });
   const actions = new StreamActions(id, outer);
+  const legend = new StreamLegend(viewer);
   const events = new EventList(outer);
   const eventSection = h("section", { class: "stack", "aria-label": "Events of this stream" }, events.element);
   eventSection.hidden = true;
@@ -69,11 +73,12 @@ export function streamView(outer, id) {
     1,
     outer,
   );
-  void watchResults(id, viewer, charts, signal, end);
+  void watchResults(id, legend, charts, signal, end);
   void keepReading(async (inner) => {
-    for await (const jpeg of client.preview(id, { ...PREVIEW, signal: inner })) {
+    for await (const { frame, jpeg } of client.pictures(id, { ...PREVIEW, signal: inner })) {
       const picture = await createImageBitmap(jpeg);
       viewer.show(picture, picture.width, picture.height);
+      legend.showFrame(frame);
       if (viewer.pictures === 1) viewer.showMessage();
       picture.close();
     }
@@ -88,7 +93,7 @@ export function streamView(outer, id) {
     notice,
     h(
       "div",
-      { class: "view" },
+      { class: "view picture-first" },
       h(
         "div",
         { class: "stack" },
@@ -106,18 +111,16 @@ export function streamView(outer, id) {
  * Show a stream's responses in the legend and the charts until the stream ends.
  *
  * @param {string} id
- * @param {Viewer} viewer
+ * @param {StreamLegend} legend
  * @param {StreamCharts} charts
  * @param {AbortSignal} signal
  * @param {(why: string) => void} end
  */
-async function watchResults(id, viewer, charts, signal, end) {
-  /** @type {ClassInfo[]} */ let classes = [];
-  let legendTime = 0; // milliseconds
+async function watchResults(id, legend, charts, signal, end) {
   await keepReading(async (inner) => {
-    if (!classes.length) {
+    if (!legend.classes.length) {
       const [stream, models] = await Promise.all([client.stream(id), client.models()]);
-      classes = models.find((model) => model.name === stream.model)?.classes ?? [];
+      legend.classes = models.find((model) => model.name === stream.model)?.classes ?? [];
     }
     for await (const message of client.results(id, { signal: inner })) {
       if (message.type === "gone") {
@@ -126,13 +129,43 @@ async function watchResults(id, viewer, charts, signal, end) {
       }
       if (message.type === "missed") continue;
       charts.push(message);
-      if (message.type === "result" && performance.now() - legendTime > LEGEND_INTERVAL) {
-        legendTime = performance.now();
-        viewer.showLegend(message, classes);
-      }
+      if (message.type === "result") legend.push(message);
     }
     return true;
   }, signal);
+}
+
+/** The legend of a live picture: what the result of the very frame that is shown has found. */
+class StreamLegend {
+  /** @type {ClassInfo[]} */ classes = [];
+  /** @type {Map<number, Result>} */ #results = new Map(); // the newest, by frame
+  #frame = -1; // that is shown without its result, which may arrive after the picture
+  #time = 0; // milliseconds of the last update
+  #viewer;
+
+  /** @param {Viewer} viewer */
+  constructor(viewer) {
+    this.#viewer = viewer;
+  }
+
+  /** @param {Result} result */
+  push(result) {
+    this.#results.set(result.frame, result);
+    for (const frame of this.#results.keys()) {
+      if (this.#results.size <= RESULTS) break;
+      this.#results.delete(frame);
+    }
+    if (result.frame === this.#frame) this.showFrame(result.frame);
+  }
+
+  /** Show the legend of a frame, unless the last one is too new to be read. @param {number} frame */
+  showFrame(frame) {
+    const result = this.#results.get(frame);
+    this.#frame = result ? -1 : frame;
+    if (!result || performance.now() - this.#time < LEGEND_INTERVAL) return;
+    this.#time = performance.now();
+    this.#viewer.showLegend(result, this.classes);
+  }
 }
 
 /** @param {MetricTiles} tiles @param {StreamInfo} stream */
@@ -177,11 +210,14 @@ function showFacts(list, stream) {
   list.replaceChildren(...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
 }
 
-/** The buttons that pause, resume and delete a stream. */
+/** The buttons that change, pause, resume and delete a stream. */
 class StreamActions {
   #id;
   #paused = false;
+  /** @type {StreamInfo | null} */ #stream = null;
   #pauseButton;
+  #connectButton;
+  #changeButton;
   /** @type {HTMLDialogElement | null} */ #dialog = null;
   element;
 
@@ -190,16 +226,36 @@ class StreamActions {
     this.#id = id;
     this.#pauseButton = h("button", { type: "button", hidden: true, onclick: () => this.#togglePause() });
     const remove = h("button", { type: "button", class: "danger", onclick: () => this.#confirmDelete() }, icon("trash"), "Delete");
-    this.element = h("div", { class: "actions" }, this.#pauseButton, remove);
+    const rules = h("a", { class: "button", href: `#/streams/${encodeURIComponent(id)}/rules` }, icon("zone"), "Zones and rules");
+    const change = () => this.#stream && openChangeDialog(this.#stream);
+    this.#changeButton = h("button", { type: "button", disabled: true, onclick: change }, icon("settings"), "Change");
+    this.#connectButton = h("button", { type: "button", class: "primary", hidden: true, onclick: () => this.#connect() }, "Connect now");
+    this.element = h("div", { class: "actions" }, this.#connectButton, rules, this.#changeButton, this.#pauseButton, remove);
     signal.addEventListener("abort", () => this.#dialog?.remove());
   }
 
   /** @param {StreamInfo} stream */
-  show({ source, state }) {
+  show(stream) {
+    const { source, state } = stream;
+    this.#stream = stream;
+    this.#changeButton.disabled = false;
+    this.#connectButton.hidden = state !== "retrying" && state !== "unauthorized";
     this.#pauseButton.hidden = !source || state === "ended" || state === "failed";
     if (this.#paused === (state === "paused") && this.#pauseButton.hasChildNodes()) return;
     this.#paused = state === "paused";
     this.#pauseButton.replaceChildren(icon(this.#paused ? "play" : "pause"), this.#paused ? "Resume" : "Pause");
+  }
+
+  /** Try again at once, instead of after the wait. */
+  async #connect() {
+    this.#connectButton.disabled = true;
+    try {
+      this.show(await request(() => client.resume(this.#id)));
+    } catch (error) {
+      toast(describeError(error));
+    } finally {
+      this.#connectButton.disabled = false;
+    }
   }
 
   async #togglePause() {

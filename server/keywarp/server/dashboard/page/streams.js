@@ -1,8 +1,9 @@
 /** The view of all streams: a table with their state and metrics, updated every second. */
 
 import { client, poll } from "./api.js";
+import { reloadButton } from "./reload.js";
 import { h, icon, setText, svg, toast } from "./dom.js";
-import { NONE, latency, number, percent, rate } from "./format.js";
+import { NONE, duration, latency, number, percent, rate } from "./format.js";
 import { MetricTiles } from "./metrics.js";
 import { openPullDialog } from "./pull-dialog.js";
 
@@ -21,8 +22,13 @@ const BADGES = {
   failed: ["Failed", "bad"],
 };
 
+const STUCK = 5; // seconds without a result after which a camera that is connected isn't shown as running
+
 /** @param {StreamInfo} stream @returns {[string, string]} the badge's text and style */
 function badgeOf(stream) {
+  const { state, frame_age, age } = stream;
+  const silence = frame_age ?? age; // seconds
+  if (state === "running" && silence > STUCK) return [`No result for ${duration(silence)}`, "bad"];
   if (stream.state in BADGES) return BADGES[stream.state];
   if (stream.live?.fps) return ["Running", "good"];
   return stream.connected ? ["Waiting for frames", "warn"] : ["Idle", ""];
@@ -42,6 +48,7 @@ export function streamsView(signal) {
   const table = new StreamTable();
   const list = h("div", { class: "stack" }, totals.element, h("div", { class: "card" }, table.element));
   const empty = emptyState();
+  const reload = reloadButton();
   list.hidden = empty.hidden = true;
   void poll(
     async (inner) => {
@@ -62,14 +69,16 @@ export function streamsView(signal) {
       "div",
       { class: "head" },
       h("h1", {}, "Streams"),
-      h("div", { class: "actions" }, pullButton()),
+      h("div", { class: "actions" }, reload.button, pullButton()),
     ),
+    reload.report,
     list,
     empty,
   );
 }
 
-const pullButton = () => h("button", { type: "button", class: "primary", onclick: openPullDialog }, icon("plus"), "Pull a URL");
+/** Create the button that opens the dialog for a pulled stream. */
+export const pullButton = () => h("button", { type: "button", class: "primary", onclick: openPullDialog }, icon("plus"), "Pull a URL");
 
 /** Create the hints that are shown while there are no streams. */
 function emptyState() {
@@ -104,6 +113,7 @@ function emptyState() {
     h(
       "div",
       { class: "actions" },
+      h("a", { class: "button primary", href: "#/video/sample" }, icon("play"), "Try the sample video"),
       h("a", { class: "button", href: "#/camera" }, icon("camera"), "Use the camera"),
       h("a", { class: "button", href: "#/video" }, icon("video"), "Upload a video"),
     ),
@@ -211,7 +221,7 @@ class StreamRow {
     const { live } = stream;
     showState(this.#badge, stream);
     const producer = stream.source ?? (stream.connected ? "fed by a client" : "no client");
-    setText(this.#details, `${stream.model} · ${producer}`);
+    setText(this.#details, [stream.title, stream.model, producer].filter(Boolean).join(" · "));
     this.#details.title = stream.source ?? "";
     setText(this.#rate, rate(live?.fps));
     this.#history = [...this.#history, live?.fps ?? 0].slice(-SPARKLINE_POINTS);

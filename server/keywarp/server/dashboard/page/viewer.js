@@ -11,7 +11,6 @@ import { MIN_CONFIDENCE } from "./overlay.js";
 
 export const LEGEND_INTERVAL = 400; // milliseconds between updates, so that the legend stays readable
 const MAX_LEGEND_ITEMS = 6;
-const MIN_AREA = 0.001; // share of the frame below which a region isn't listed
 
 /** A canvas with a message and a legend. */
 export class Viewer {
@@ -64,10 +63,12 @@ export class Viewer {
     const key = JSON.stringify(rows);
     if (key === this.#legendKey) return;
     this.#legendKey = key;
+    const more = rows.length - MAX_LEGEND_ITEMS;
     const items = rows.slice(0, MAX_LEGEND_ITEMS).map(([id, name, value]) => {
       const color = classes.find((one) => one.id === id)?.color ?? [160, 160, 160];
       return h("span", { class: "legend-item" }, swatch(color), h("b", {}, name), value);
     });
+    if (more > 0) items.push(h("span", { class: "muted" }, `and ${more} more`));
     this.legend.replaceChildren(...(items.length ? items : [h("span", { class: "muted" }, "Nothing found")]));
   }
 }
@@ -81,8 +82,8 @@ function countObjects(detections) {
   return [...found].sort((a, b) => b[1][1] - a[1][1] || a[0] - b[0]).map(([id, [name, n]]) => [id, name, String(n)]);
 }
 
-/** List regions by class. @param {{class_id: number, name: string, area: number}[]} regions @returns {[number, string, string][]} */
+/** List regions, the largest first, as the mask shows all of them. @param {{class_id: number, name: string, area: number}[]} regions @returns {[number, string, string][]} */
 function listRegions(regions) {
-  const large = regions.filter(({ area }) => area >= MIN_AREA).sort((a, b) => a.class_id - b.class_id);
-  return large.map(({ class_id, name, area }) => [class_id, name, area < 0.01 ? "<1 %" : `${percent(area)} %`]);
+  const sorted = regions.filter(({ area }) => area > 0).sort((a, b) => b.area - a.area || a.class_id - b.class_id);
+  return sorted.map(({ class_id, name, area }) => [class_id, name, area < 0.01 ? "<1 %" : `${percent(area)} %`]);
 }

@@ -1,0 +1,41 @@
+"""Regions of frames that are hidden before anything sees them."""
+
+import numpy as np
+import pytest
+
+from keywarp.client import Client
+from keywarp.server.streams.hiding import Hidden
+from tests.server.conftest import Running
+from tests.server.media import RED, jpeg
+
+LEFT = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))
+
+
+def test_a_region_is_black_and_the_rest_as_it_was() -> None:
+    pixels = np.full((40, 60, 3), 200, np.uint8)
+    pixels.flags.writeable = False
+    covered = Hidden([LEFT]).cover(pixels)
+    assert (pixels == 200).all()
+    assert (covered[:, :30] == 0).all()
+    assert (covered[:, 31:] == 200).all()
+    assert Hidden([]).cover(pixels) is pixels
+
+
+def test_the_networks_do_not_see_a_hidden_region(server: Running) -> None:
+    with Client(server.url) as client:
+        client.create_stream("half", hidden=[LEFT], interval=1)
+
+        def red() -> float:
+            found = client.infer("half", jpeg(RED)).result.segmentation
+            assert found is not None
+            return sum(region.area for region in found.regions if region.name == "red")
+
+        assert red() == pytest.approx(0.5, abs=0.1)
+        client.change_stream("half", hidden=None)
+        assert red() > 0.95
+        client.delete_stream("half")
+
+
+@pytest.mark.parametrize("region", [[[0, 0], [1, 1]], [[0, 0], [1, 0], [1, 2]]])
+def test_a_region_that_is_none_is_refused(server: Running, region: list[list[float]]) -> None:
+    assert server.http.post("/v1/streams", json={"hidden": [region]}).status_code == 422
