@@ -21,8 +21,6 @@ from typing import Any, Final
 import av
 import numpy as np
 
-from keywarp.experiments.report import machine, table
-
 FRAMES: Final = 60
 ROUNDS: Final = 5
 
@@ -109,6 +107,8 @@ def in_a_child(encoded: Sequence[bytes], memory: SharedMemory) -> tuple[float, f
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
+    from keywarp.experiments.report import machine, table  # imports torch, which the child doesn't need
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["640x368", "1280x720", "1920x1088"], help="of frames, in pixels")
     rows = []
