@@ -8,11 +8,11 @@ from tests.e2e.dashboard.browsing import check_accessibility, open_view, visitin
 from tests.e2e.dashboard.producers import feeding, ip_camera
 from tests.e2e.running import Server
 
-# Shows a result's legend as the viewer does, and returns the entries.
-LEGEND = """async ([result, classes]) => {
+# Shows the legends of results one after the other as the viewer does, and returns the last one's entries.
+LEGEND = """async ([results, classes]) => {
     const { Viewer } = await import("/dashboard/viewer.js");
     const viewer = new Viewer("");
-    viewer.showLegend(result, classes);
+    for (const result of results) viewer.showLegend(result, classes);
     return [...viewer.legend.children].map((entry) => entry.textContent);
 }"""
 
@@ -52,7 +52,9 @@ def test_the_legend_has_every_class_that_the_mask_shows(browser: Browser, server
     areas = {1: 0.0004, 2: 0.3, 3: 0.004, 9: 0.5}
     regions = [{"class_id": i, "name": f"class {i}", "area": area} for i, area in areas.items()]
     with visiting(browser, server.url) as visit:
-        found = visit.page.evaluate(LEGEND, [{"segmentation": {"regions": regions}}, classes])
+        found = visit.page.evaluate(LEGEND, [[{"segmentation": {"regions": regions}}], classes])
         assert found == ["class 950 %", "class 230 %", "class 3<1 %", "class 1<1 %"]
         many = [{"class_id": i, "name": f"class {i}", "area": 0.1} for i in range(1, 10)]
-        assert visit.page.evaluate(LEGEND, [{"segmentation": {"regions": many}}, classes])[-1] == "and 3 more"
+        assert visit.page.evaluate(LEGEND, [[{"segmentation": {"regions": many}}], classes])[-1] == "and 3 more"
+        one_after_the_other = [{"segmentation": {"regions": [region]}} for region in regions]
+        assert visit.page.evaluate(LEGEND, [one_after_the_other, classes]) == ["class 950 %"], "the newest at once"

@@ -32,6 +32,7 @@ class FakeDriver:
     pinned: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     streams: dict[int, list[Callable[[], None]]] = field(default_factory=dict)
     events: dict[int, int | None] = field(default_factory=dict)  # their times, or None until they are over
+    recorded: dict[int, set[int]] = field(default_factory=dict)  # the events of each stream
     kernels: dict[int, tuple[bytes, str]] = field(default_factory=dict)
     launches: list[tuple[str, tuple[int, ...], tuple[int | float, ...]]] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: count(0x7000_0000_0000, 0x1000_0000))
@@ -102,7 +103,14 @@ class FakeDriver:
 
     def record(self, event: int, stream: int) -> None:
         self.events[event] = None
+        self.recorded.setdefault(stream, set()).add(event)
         self.streams[stream].append(lambda: self.events.__setitem__(event, next(self.numbers)))
+
+    def wait(self, event: int) -> None:
+        """Run the work of the event's stream up to the event, as late as the device may."""
+        [stream] = [s for s, recorded in self.recorded.items() if event in recorded]
+        while self.events[event] is None:
+            self.streams[stream].pop(0)()
 
     def elapsed(self, start: int, end: int) -> float:
         first, last = self.events[start], self.events[end]

@@ -4,6 +4,7 @@ import gc
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -14,12 +15,15 @@ from keywarp.engines import engine as engine_module
 from keywarp.engines.backends.half import to_half
 from keywarp.engines.backends.interface import DeviceTensor
 from keywarp.engines.backends.tensorrt.device_memory import DeviceMemory
-from keywarp.engines.backends.tensorrt.program import TensorRTProgram
+from keywarp.engines.backends.tensorrt.program import Flight, TensorRTProgram
 from keywarp.engines.backends.warping import simplify
 from keywarp.engines.fusion import CURRENT, KEY, GraphStyle, fuse_key, fuse_propagate
 from tests.engines.tensorrt.fake_driver import FakeDriver, HostExecutable
 from tests.engines.test_fusion import noise
 from tests.tiny_bundle import tiny_bundle
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class HostBackend:
@@ -131,6 +135,53 @@ def test_wrong_inputs_are_refused_before_anything_is_queued(tmp_path: Path) -> N
     with pytest.raises(BackendError, match="expects features of 288 bytes, not"):
         propagate.run({CURRENT: small, KEY: small, "features": fewer})
     assert not any(driver.streams.values())
+
+
+def test_frames_in_flight_have_the_results_of_one_after_another(tmp_path: Path) -> None:
+    """Key features are dropped while the run that uses them is under way, and other runs ask for memory."""
+    bundle, driver = tiny_bundle(tmp_path / "tiny", motion_gain=0.02, flow=(0.3, -0.6)), FakeDriver()
+    memory = DeviceMemory(driver)
+    key, propagate = fuse_key(bundle, 64, 96), fuse_propagate(bundle, 64, 96)
+    programs = [
+        TensorRTProgram(HostExecutable(simplify(g.model), driver), g.resident, driver, memory, "graph", slots=2)
+        for g in (key, propagate)
+    ]
+    frames, small = noise(8, 64, 96), noise(8, 32, 48)
+    expected = []
+    for number in range(8):
+        features = programs[0].run({"frame": frames[number : number + 1]})["features"]
+        inputs = {CURRENT: small[number : number + 1], KEY: small[:1], "features": features}
+        expected.append(np.array(programs[1].run(inputs)["labels"]))
+
+    found: list[NDArray[np.uint8]] = []
+    flights: list[Flight] = []
+    for number in range(8):
+        frame, image = frames[number : number + 1].copy(), small[number : number + 1].copy()
+        features = programs[0].submit({"frame": frame}).collect()["features"]
+        flights.append(programs[1].submit({CURRENT: image, KEY: small[:1], "features": features}))
+        del features
+        frame[:], image[:] = 0, 0  # the next frame is decoded into the same memory
+        if len(flights) == 2:
+            found.append(np.array(flights.pop(0).collect()["labels"]))
+    found += [np.array(flight.collect()["labels"]) for flight in flights]
+    np.testing.assert_array_equal(found, expected)
+    del programs, flights, memory, inputs
+    gc.collect()
+    driver.assert_nothing_left()
+
+
+def test_a_run_that_is_not_collected_in_time_is_lost_but_harms_no_other(tmp_path: Path) -> None:
+    key, driver = fuse_key(tiny_bundle(tmp_path / "tiny"), 64, 96), FakeDriver()
+    executable = HostExecutable(simplify(key.model), driver)
+    program = TensorRTProgram(executable, key.resident, driver, DeviceMemory(driver), "key", slots=2)
+    frames = noise(3, 64, 96)
+    first, second, third = (program.submit({"frame": frames[n : n + 1]}) for n in range(3))
+    later = np.array(third.collect()["labels"]), np.array(second.collect()["labels"])
+    alone = [np.array(program.run({"frame": frames[n : n + 1]})["labels"]) for n in (2, 1)]
+    np.testing.assert_array_equal(later, alone)
+    for flight in (first, second):
+        with pytest.raises(BackendError, match="the graph key wasn't collected in time, or was collected before"):
+            flight.collect()
 
 
 class UnreliableExecutable(HostExecutable):

@@ -8,9 +8,10 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -56,11 +57,13 @@ def raw(server: Running, stream: str = "attacker", receive_buffer: int | None = 
         yield opened
 
 
-def send_until_closed(opened: socket.socket, data: bytes, seconds: float = PATIENCE) -> bool:
-    """Send data again and again. Return whether the server closed the connection within this time."""
+def send_until_closed(
+    opened: socket.socket, data: bytes, seconds: float = PATIENCE, enough: Callable[[], bool] = lambda: False
+) -> bool:
+    """Send data again and again, until it is enough. Return whether the server closed the connection."""
     opened.settimeout(0.1)
     deadline, rest = time.monotonic() + seconds, b""
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and not enough():
         try:
             rest = rest or data
             rest = rest[opened.send(rest) :]
@@ -186,10 +189,14 @@ def test_closing_ends_though_the_client_does_not_read(start: Starter, monkeypatc
     server = start()
     open_ = server.server.connections.connections
     with undisturbed(server) as neighbour, raw(server, receive_buffer=4096) as attacker:
-        stuck = None
-        while stuck is None:
-            assert not send_until_closed(attacker, 2000 * frame(PING, 125 * b"p", final=True), 0.5)
-            stuck = next((one for one in [*open_] if one.transport.get_write_buffer_size()), None)
+
+        def unread() -> list[Any]:
+            return [one for one in [*open_] if one.transport.get_write_buffer_size()]
+
+        assert not send_until_closed(
+            attacker, 2000 * frame(PING, 125 * b"p", final=True), enough=lambda: bool(unread())
+        )
+        stuck = unread()[0]
         server.server.servers[0].get_loop().call_soon_threadsafe(stuck.transport.close)
         eventually(lambda: stuck not in open_)
         neighbour.receives(1)

@@ -17,11 +17,11 @@ HTTP_FORMATS: Final = (
     "hls,mpegts,mpeg,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpjpeg,mjpeg,h264,hevc,aac,mp3,webvtt"
 )
 
-LIVE_PROTOCOLS: Final[Mapping[str, str]] = {
+LIVE_PROTOCOLS: Final[Mapping[str, str]] = {  # by the scheme of the URL
     "rtsp": "rtsp,rtp,tcp",
-    "rtsps": "rtsps,rtsp,rtp,tls,tcp",
+    "rtsps": "rtsps,rtsp,rtp,tcp,tls",
     "rtmp": "rtmp,tcp",
-    "rtmps": "rtmps,tls,tcp",
+    "rtmps": "rtmps,rtmp,tcp,tls",
     "srt": "srt",
     "udp": "udp",
 }

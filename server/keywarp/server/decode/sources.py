@@ -171,24 +171,16 @@ class SourceDecoder:
         options = PROBE | self._video.ffmpeg
         if self._source.live:
             address, *_ = self._allowed.addresses(self._source.host, self._source.port)
-            scheme, source = self._source.parts.scheme, self._source.at(address, self._source.port)
-            options |= {
-                "protocol_whitelist": allowed.LIVE_PROTOCOLS[scheme],
-                "format_whitelist": allowed.LIVE_FORMATS[scheme],
-            }
-            if allowed.LIVE_FORMATS[scheme] == "rtsp":
-                options |= _RTSP
-            if scheme == "rtsp":
-                relay = self._relay = RtspRelay(address, self._source.port, self._timeout)
-                self._opened.callback(relay.close)
-                relay.start()
-                source = self._source.at("127.0.0.1", relay.port)
+            scheme = self._source.parts.scheme
+            options |= _RTSP if scheme in ("rtsp", "rtsps") else {}
+            options |= {"protocol_whitelist": allowed.LIVE_PROTOCOLS[scheme]}
+            options |= {"format_whitelist": allowed.LIVE_FORMATS[scheme]}
             started = time.monotonic()
             try:
-                return open_container(source, options=options, timeout=self._timeout)
+                return open_container(self._live_url(address), options=options, timeout=self._timeout)
             except FFmpegError as error:
                 if time.monotonic() - started >= self._timeout:  # FFmpeg calls an answer that never came invalid
-                    raise self._silent from error
+                    raise self._fault or self._silent from error
                 raise
         files = self._files = HttpFiles(self._allowed, self._timeout)
         self._opened.callback(files.close)
@@ -196,6 +188,15 @@ class SourceDecoder:
         options |= {"protocol_whitelist": allowed.HTTP_PROTOCOLS, "format_whitelist": allowed.HTTP_FORMATS}
         options |= {"http_persistent": "0"}
         return open_container(self._source.parts.geturl(), options=options, timeout=self._timeout, io_open=files.open)
+
+    def _live_url(self, address: str) -> str:
+        """Return the URL that FFmpeg opens: that of a relay for RTSP, whose redirects it would follow."""
+        if self._source.parts.scheme != "rtsp":
+            return self._source.at(address, self._source.port)
+        relay = self._relay = RtspRelay(address, self._source.port, self._timeout)
+        self._opened.callback(relay.close)
+        relay.start()
+        return self._source.at("127.0.0.1", relay.port)
 
     def _described(self, error: FFmpegError) -> PullError:
         if isinstance(error, ExitError):  # FFmpeg's own text is about its user, who exits

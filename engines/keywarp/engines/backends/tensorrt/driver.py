@@ -77,6 +77,10 @@ class Driver(Protocol):
         """Record in `event` the time when the device has finished the work queued so far."""
         ...
 
+    def wait(self, event: int) -> None:
+        """Wait until the device has finished the work before a recorded event."""
+        ...
+
     def elapsed(self, start: int, end: int) -> float:
         """Return the seconds between two recorded events that are over."""
         ...
@@ -175,7 +179,7 @@ class CudaDriver:
 
     def open_event(self) -> int:
         """See the method of `Driver`."""
-        return int(self._call("cuEventCreate", self._cuda.CUevent_flags.CU_EVENT_DEFAULT.value))
+        return int(self._call("cuEventCreate", self._cuda.CUevent_flags.CU_EVENT_BLOCKING_SYNC.value))
 
     def close_event(self, event: int) -> None:
         """See the method of `Driver`."""
@@ -184,6 +188,10 @@ class CudaDriver:
     def record(self, event: int, stream: int) -> None:
         """See the method of `Driver`."""
         self._call("cuEventRecord", event, stream)
+
+    def wait(self, event: int) -> None:
+        """See the method of `Driver`."""
+        self._call("cuEventSynchronize", event)
 
     def elapsed(self, start: int, end: int) -> float:
         """See the method of `Driver`."""

@@ -1,6 +1,7 @@
 """Run a plan: copy tensors to the device and back in one stream, and measure the time of each part."""
 
 import logging
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -73,11 +74,52 @@ class _Staged:
     device: Buffer
 
 
-class TensorRTProgram:
-    """A program that runs an executable."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Slot:
+    """What one run needs on the host and the device, until its results were read."""
+
+    inputs: dict[str, _Staged]  # made with the first host array, since most inputs stay on the device
+    outputs: dict[str, _Staged]
+    events: tuple[int, int, int, int]  # start, uploaded, computed, downloaded
+
+
+class Flight:
+    """A run that is queued on the device."""
 
     def __init__(
-        self, executable: Executable, resident: frozenset[str], driver: Driver, memory: DeviceMemory, name: str
+        self, program: "TensorRTProgram", slot: _Slot, kept: Mapping[str, Buffer], inputs: Mapping[str, Tensor]
+    ) -> None:
+        """Take note of what the run uses, so that no buffer is used for something else while it is under way."""
+        self._program, self.slot, self._kept, self._inputs = program, slot, kept, inputs
+
+    def collect(self) -> dict[str, Tensor]:
+        """Wait for the run, and return all outputs; see `Program.run`.
+
+        Host arrays are overwritten when the program has queued as many further runs as it has slots.
+
+        Raises:
+            BackendError: If the device failed, or the program has waited for the run because it needed the slot.
+        """
+        self._program.land(self)
+        tensors: dict[str, Tensor] = {name: DeviceTensor(buffer) for name, buffer in self._kept.items()}
+        return tensors | {name: staged.host for name, staged in self.slot.outputs.items()}
+
+
+class TensorRTProgram:
+    """A program that runs an executable, in a stream of its own.
+
+    `submit` queues a run and returns at once, so that the host can prepare the next frame while the device computes.
+    As many runs as there are slots can be under way.
+    """
+
+    def __init__(
+        self,
+        executable: Executable,
+        resident: frozenset[str],
+        driver: Driver,
+        memory: DeviceMemory,
+        name: str,
+        slots: int = 1,
     ) -> None:
         """Allocate the memory that every run needs.
 
@@ -87,6 +129,7 @@ class TensorRTProgram:
             driver: The device's driver.
             memory: The device's pool of buffers.
             name: The graph's name, for the log.
+            slots: The number of runs that can be under way at the same time.
 
         Raises:
             BackendError: If the device is full.
@@ -96,50 +139,77 @@ class TensorRTProgram:
         self._memory = memory
         self._name = name
         self._resident = resident
-        # Allocated with the first host array, since most inputs stay on the device.
-        self._inputs: dict[str, _Staged] = {}
-        self._outputs = {n: self._stage(spec) for n, spec in executable.outputs.items() if n not in resident}
         self._stream = driver.open_stream()
         call_when_collected(self, driver.close_stream, self._stream)
-        self._events = tuple(driver.open_event() for _ in range(4))  # start, uploaded, computed, downloaded
-        for event in self._events:
-            call_when_collected(self, driver.close_event, event)
-        self.timing: Timing | None = None  # timing of the last run
+        self._free = deque(self._slot() for _ in range(slots))
+        self._flights: deque[Flight] = deque()  # in the order of the stream
+        self.timing: Timing | None = None  # timing of the last run that ended
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Program.run`."""
-        start, uploaded, computed, downloaded = self._events
-        stream, driver = self._stream, self._driver
+        return self.submit(inputs).collect()
+
+    def submit(self, inputs: Mapping[str, Tensor]) -> Flight:
+        """Queue a run. If no slot is free, the oldest run is waited for, whose results are lost.
+
+        Args:
+            inputs: See `Program.run`. Host arrays may be changed when this returns.
+
+        Raises:
+            BackendError: If an input is missing or has another shape, or the device refuses the run.
+        """
+        driver, stream = self._driver, self._stream
         driver.activate()  # the executable runs on the thread's current GPU
+        if not self._free:
+            self.land(self._flights[0])
+        slot = self._free[0]
+        start, uploaded, computed, downloaded = slot.events
         kept = {name: self._memory.buffer(self._executable.outputs[name].size) for name in self._resident}
         addresses = {name: buffer.address for name, buffer in kept.items()}
-        addresses |= {name: staged.device.address for name, staged in self._outputs.items()}
+        addresses |= {name: staged.device.address for name, staged in slot.outputs.items()}
         # Copies on the host come first, so that they aren't part of the measured time.
         for name in self._executable.inputs:
             if name not in inputs:
                 raise BackendError(f"the graph {self._name} needs the input {name}")
-            addresses[name] = self._input(name, inputs[name])
-        driver.record(start, stream)
-        for name in self._executable.inputs:
-            if not isinstance(inputs[name], DeviceTensor):
-                staged = self._inputs[name]
-                driver.upload(staged.device.address, staged.host, stream)
-        driver.record(uploaded, stream)
+            addresses[name] = self._input(slot, name, inputs[name])
         try:
+            driver.record(start, stream)
+            for name in self._executable.inputs:
+                if not isinstance(inputs[name], DeviceTensor):
+                    staged = slot.inputs[name]
+                    driver.upload(staged.device.address, staged.host, stream)
+            driver.record(uploaded, stream)
             self._executable.enqueue(addresses, stream)
             driver.record(computed, stream)
-            for staged in self._outputs.values():
+            for staged in slot.outputs.values():
                 driver.download(staged.host, staged.device.address, stream)
             driver.record(downloaded, stream)
+        except BaseException:
+            driver.synchronize(stream)  # queued work uses buffers that are released from here on
+            raise
+        flight = Flight(self, self._free.popleft(), kept, inputs)
+        self._flights.append(flight)
+        return flight
+
+    def land(self, flight: Flight) -> None:
+        """Wait for a run and free its slot.
+
+        Raises:
+            BackendError: If the device failed, or that was done before.
+        """
+        if flight not in self._flights:
+            raise BackendError(f"a run of the graph {self._name} wasn't collected in time, or was collected before")
+        events = flight.slot.events
+        try:
+            self._driver.wait(events[-1])
         finally:
-            driver.synchronize(stream)  # queued work uses buffers that may be released from here on
-        timing = self.timing = Timing(*(driver.elapsed(*ends) for ends in pairwise(self._events)))
+            self._flights.remove(flight)
+            self._free.append(flight.slot)
+        timing = self.timing = Timing(*(self._driver.elapsed(*ends) for ends in pairwise(events)))
         parts = 1000 * timing.upload, 1000 * timing.compute, 1000 * timing.download
         log.debug("%s: upload %.2f ms, compute %.2f ms, download %.2f ms", self._name, *parts)
-        tensors: dict[str, Tensor] = {name: DeviceTensor(buffer) for name, buffer in kept.items()}
-        return tensors | {name: staged.host for name, staged in self._outputs.items()}
 
-    def _input(self, name: str, tensor: Tensor) -> int:
+    def _input(self, slot: _Slot, name: str, tensor: Tensor) -> int:
         """Return the device address of an input. A host array is copied to page-locked memory first."""
         spec = self._executable.inputs[name]
         if isinstance(tensor, DeviceTensor):
@@ -149,11 +219,19 @@ class TensorRTProgram:
             return buffer.address
         if tensor.shape != spec.shape:
             raise BackendError(f"the graph {self._name} expects {name} of shape {spec.shape}, not {tensor.shape}")
-        staged = self._inputs.get(name)
+        staged = slot.inputs.get(name)
         if staged is None:
-            staged = self._inputs[name] = self._stage(spec)
+            staged = slot.inputs[name] = self._stage(spec)
         np.copyto(staged.host, tensor, casting="same_kind")  # converts fp32 to fp16 if the plan's input is fp16
         return staged.device.address
+
+    def _slot(self) -> _Slot:
+        driver, outputs = self._driver, self._executable.outputs
+        staged = {name: self._stage(spec) for name, spec in outputs.items() if name not in self._resident}
+        events = driver.open_event(), driver.open_event(), driver.open_event(), driver.open_event()
+        for event in events:
+            call_when_collected(self, driver.close_event, event)
+        return _Slot({}, staged, events)
 
     def _stage(self, spec: TensorSpec) -> _Staged:
         pinned = self._driver.pin(max(spec.size, 1))

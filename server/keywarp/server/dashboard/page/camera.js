@@ -7,7 +7,7 @@ import { Overlay } from "./overlay.js";
 import { StreamCharts } from "./stream-charts.js";
 import { StreamOptionFields, field, select } from "./stream-options.js";
 import { ApiError, ConnectError, Feed, StreamError, chooseCodec, openCamera } from "./vendor/keywarp.js";
-import { LEGEND_INTERVAL, Viewer } from "./viewer.js";
+import { Viewer } from "./viewer.js";
 
 /** @typedef {import("./vendor/keywarp.js").Conversation} Conversation */
 
@@ -185,7 +185,6 @@ class CameraSession {
       },
     );
     sending.catch(() => {}); // It is awaited below.
-    let legendTime = 0; // milliseconds
     this.#pending.clear();
     this.#viewer.showMessage();
     for await (const response of conversation) {
@@ -198,10 +197,7 @@ class CameraSession {
         const prepared = await overlay.prepare(response);
         const { picture } = frame;
         this.#viewer.show(picture, picture.width, picture.height, (context) => overlay.draw(context, prepared));
-        if (performance.now() - legendTime > LEGEND_INTERVAL) {
-          legendTime = performance.now();
-          this.#viewer.showLegend(response, classes);
-        }
+        this.#viewer.showLegend(response, classes);
       }
       this.#releaseFrames(id);
     }

@@ -1,7 +1,6 @@
 /** Plays a video file with the results drawn on it, and waits where there are no results yet. */
 
 import { Overlay } from "./overlay.js";
-import { LEGEND_INTERVAL } from "./viewer.js";
 
 /** @typedef {import("./vendor/messages.js").Model} Model */
 /** @typedef {import("./vendor/messages.js").Result} Result */
@@ -47,7 +46,6 @@ export class Player extends EventTarget {
   #frame = new OffscreenCanvas(2, 2);
   #drawing = false;
   /** @type {number | null} */ #nextTime = null; // of the newest frame to draw, seconds
-  #legendTime = 0; // milliseconds
 
   /**
    * @param {HTMLVideoElement} video
@@ -148,10 +146,7 @@ export class Player extends EventTarget {
       const prepared = result && (await this.#overlay.prepare(result));
       this.#viewer.showMessage();
       this.#viewer.show(this.#frame, width, height, (context) => prepared && this.#overlay.draw(context, prepared));
-      if (result && performance.now() - this.#legendTime > LEGEND_INTERVAL) {
-        this.#legendTime = performance.now();
-        this.#viewer.showLegend(result, this.#classes);
-      }
+      if (result) this.#viewer.showLegend(result, this.#classes);
     }
     this.#drawing = false;
   }

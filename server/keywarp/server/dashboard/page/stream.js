@@ -8,7 +8,7 @@ import { duration, latency, number, percent, rate, seconds } from "./format.js";
 import { MetricTiles } from "./metrics.js";
 import { StreamCharts } from "./stream-charts.js";
 import { showState } from "./streams.js";
-import { LEGEND_INTERVAL, Viewer } from "./viewer.js";
+import { Viewer } from "./viewer.js";
 
 /** @typedef {import("./vendor/messages.js").ClassInfo} ClassInfo */
 /** @typedef {import("./vendor/messages.js").Result} Result */
@@ -140,7 +140,6 @@ class StreamLegend {
   /** @type {ClassInfo[]} */ classes = [];
   /** @type {Map<number, Result>} */ #results = new Map(); // the newest, by frame
   #frame = -1; // that is shown without its result, which may arrive after the picture
-  #time = 0; // milliseconds of the last update
   #viewer;
 
   /** @param {Viewer} viewer */
@@ -158,13 +157,11 @@ class StreamLegend {
     if (result.frame === this.#frame) this.showFrame(result.frame);
   }
 
-  /** Show the legend of a frame, unless the last one is too new to be read. @param {number} frame */
+  /** Show the legend of a frame. @param {number} frame */
   showFrame(frame) {
     const result = this.#results.get(frame);
     this.#frame = result ? -1 : frame;
-    if (!result || performance.now() - this.#time < LEGEND_INTERVAL) return;
-    this.#time = performance.now();
-    this.#viewer.showLegend(result, this.classes);
+    if (result) this.#viewer.showLegend(result, this.classes);
   }
 }
 

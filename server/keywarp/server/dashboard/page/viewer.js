@@ -9,7 +9,7 @@ import { MIN_CONFIDENCE } from "./overlay.js";
 /** @typedef {import("./vendor/messages.js").ClassInfo} ClassInfo */
 /** @typedef {import("./vendor/messages.js").Result} Result */
 
-export const LEGEND_INTERVAL = 400; // milliseconds between updates, so that the legend stays readable
+const LEGEND_INTERVAL = 400; // milliseconds between updates of the legend's numbers, so that they stay readable
 const MAX_LEGEND_ITEMS = 6;
 
 /** A canvas with a message and a legend. */
@@ -18,6 +18,8 @@ export class Viewer {
   #message = h("div", { class: "viewer-message" });
   #context = /** @type {CanvasRenderingContext2D} */ (this.#canvas.getContext("2d", { alpha: false }));
   #legendKey = ""; // what the legend shows
+  #legendClasses = ""; // whose numbers it shows
+  #legendTime = -Infinity; // of its last update, milliseconds
   legend = h("div", { class: "legend", "aria-label": "What was found", role: "group" });
   element = h("div", { class: "viewer" }, this.#canvas, this.#message);
   pictures = 0; // number of pictures shown
@@ -52,14 +54,18 @@ export class Viewer {
     this.#message.replaceChildren(...children);
   }
 
-  /** Show what a result found. @param {Result} result @param {ClassInfo[]} classes */
+  /** Show what a result found: its classes at once, their numbers from time to time. @param {Result} result @param {ClassInfo[]} classes */
   showLegend(result, classes) {
+    const rows = result.detections ? countObjects(result.detections) : listRegions(result.segmentation?.regions ?? []);
+    const found = JSON.stringify(rows.map(([id]) => id).sort());
+    if (found === this.#legendClasses && performance.now() - this.#legendTime < LEGEND_INTERVAL) return;
+    this.#legendClasses = found;
+    this.#legendTime = performance.now();
     if (result.dense) {
       this.#legendKey = "";
       this.legend.replaceChildren(colorScale(result.dense));
       return;
     }
-    const rows = result.detections ? countObjects(result.detections) : listRegions(result.segmentation?.regions ?? []);
     const key = JSON.stringify(rows);
     if (key === this.#legendKey) return;
     this.#legendKey = key;
