@@ -243,7 +243,7 @@ class Cameras:
             log.info("camera %s is left to another server", moves.give)
             await self._stop(moves.give, f"another server goes on with camera {moves.give!r}")
         for name in moves.take:
-            if name in self._waits or not leases.take(name):
+            if name in self._waits or not await asyncio.to_thread(leases.take, name):  # the disk may be busy
                 continue
             try:
                 await self._start_planned(name, self._site[name])
