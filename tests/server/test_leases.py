@@ -87,6 +87,20 @@ def test_a_camera_that_the_servers_with_the_fewest_leave_alone_is_taken_by_anoth
     assert busy.plan(["a", "b"]).take == ("b",)
 
 
+def test_a_camera_whose_file_cannot_be_written_is_held_by_nobody(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+    full, other = join(), join()
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.pwrite", fail)
+        with pytest.raises(OSError, match="no space left"):
+            full.take("gate")
+    assert "gate" not in full
+    assert other.take("gate")
+
+
 def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SiteError, match="can't be shared out in"):

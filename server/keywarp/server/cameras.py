@@ -215,19 +215,25 @@ class Cameras:
 
     async def _share_out(self, leases: Leases) -> None:
         """Pull this server's share of the site's cameras until the server stops."""
-        draining = self._service.draining
-        while not draining.is_set():
+        while not self._service.draining.is_set():
             try:
                 async with self._sharing:
                     await self._take_turn(leases)
             except (SiteError, OSError) as error:
                 log.error("this server goes on with the cameras that it has: %s", error)
-                await asyncio.sleep(WAIT_AFTER_FAILURE)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(ROUND):
-                    await draining.wait()
+                await self._wait(WAIT_AFTER_FAILURE)
+            except Exception:
+                log.exception("this server goes on with the cameras that it has: internal error")
+                await self._wait(WAIT_AFTER_FAILURE)
+            await self._wait(ROUND)
         await self._pulls.close()  # others shall have the cameras before this server has drained
         leases.close()
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait some time, or until the server stops."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._service.draining.wait()
 
     async def _take_turn(self, leases: Leases) -> None:
         now = time.monotonic()
@@ -237,7 +243,7 @@ class Cameras:
             log.info("camera %s is left to another server", moves.give)
             await self._stop(moves.give, f"another server goes on with camera {moves.give!r}")
         for name in moves.take:
-            if name in self._waits or not leases.take(name):
+            if name in self._waits or not await asyncio.to_thread(leases.take, name):  # the disk may be busy
                 continue
             try:
                 await self._start_planned(name, self._site[name])

@@ -74,16 +74,23 @@ class Leases:
         return self._moves(counts, free)
 
     def take(self, camera: str) -> bool:
-        """Take a camera, and return whether this server now holds it. Another one may have been faster."""
-        if camera not in self._held:
-            lock = os.open(self._folder / f"camera-{camera}.lock", os.O_CREAT | os.O_RDWR, 0o600)
-            if not _lock(lock):
-                os.close(lock)
-                return False
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, str(self._server).encode(), 0)  # for those who count, and for the operator
-            self._held[camera] = lock
-        return True
+        """Take a camera, and return whether this server now holds it. Another one may have been faster.
+
+        Raises:
+            OSError: The camera's file can't be written. Nobody holds it.
+        """
+        if camera in self._held:
+            return True
+        file = os.open(self._folder / f"camera-{camera}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            if _lock(file):
+                os.ftruncate(file, 0)
+                os.pwrite(file, str(self._server).encode(), 0)  # for those who count, and for the operator
+                self._held[camera] = file
+        finally:
+            if camera not in self._held:
+                os.close(file)
+        return camera in self._held
 
     def give(self, camera: str) -> None:
         """Give a camera up. Giving it up again does nothing."""
