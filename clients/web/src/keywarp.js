@@ -156,8 +156,8 @@ export class Client {
    * @param {StreamRequest} request
    * @returns {Promise<StreamInfo>}
    */
-  createStream({ id = randomId(), ...options } = {}) {
-    return this.#send("PUT", streamPath(id), options);
+  createStream({ id, ...options } = {}) {
+    return this.#send("PUT", streamPath(id ?? randomId()), options);
   }
 
   /** @param {string} id @returns {Promise<void>} */
