@@ -44,15 +44,15 @@ scrape_configs: [{{job_name: keywarp, static_configs: [{{targets: ["{urlsplit(ta
 
 
 def firing(url: str) -> set[tuple[str, str]]:
-    """Return the name and the camera of each alert that fires."""
+    """Return the name and the camera of each alert about a camera that fires. A busy machine has others, too."""
     try:
         alerts = httpx.get(f"{url}/api/v1/alerts").json()["data"]["alerts"]
     except httpx.TransportError:  # it starts
         return set()
     return {
-        (alert["labels"]["alertname"], alert["labels"].get("camera", ""))
+        (alert["labels"]["alertname"], alert["labels"]["camera"])
         for alert in alerts
-        if alert["state"] == "firing"
+        if alert["state"] == "firing" and "camera" in alert["labels"]
     }
 
 

@@ -63,7 +63,7 @@ def layers(model: onnx.ModelProto) -> int:
 @pytest.mark.parametrize("precision", ["fp32", "int8", "auto"])
 @pytest.mark.parametrize("model", ["street", "street-detect"])
 def test_slices_give_what_the_whole_graph_gives(backend: BackendName, precision: Precision, model: str) -> None:
-    """Their order of sums differs in fp32 only; floats between slices have the precision of the backend."""
+    """Only the order of sums differs in fp32; in int8 with layers in bf16, one of these may be rounded once more."""
     bundle = load_bundle(MODELS / model)
     if precision == "int8" and "int8" not in bundle.manifest.precisions:
         pytest.skip("the bundle has no graphs in int8")
@@ -81,7 +81,9 @@ def test_slices_give_what_the_whole_graph_gives(backend: BackendName, precision:
             {value.name: tensors[value.name] for value in part.model.graph.input}
         )
         tensors |= {name: value if name in part.resident else np.array(value) for name, value in found.items()}
-    tolerance = 1e-4 if opened.precision == "fp32" else 0.0
+    sensitive = opened.precision == "int8" and bundle.manifest.precisions["int8"].unquantized  # stay in floats
+    in_fp32 = opened.precision == "fp32" or (sensitive and backend == "onnxruntime")
+    tolerance = 1e-4 if in_fp32 else 2**-7 if sensitive else 0.0  # otherwise bf16, rounded once more at a border
     for name, values in expected.items():
         assert np.abs(host(tensors[name]) - values).max() <= tolerance * np.abs(values).max(), name
 
