@@ -7,13 +7,15 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from keywarp.engines import AVAILABLE, BackendName, Precision, load_bundle, open_backend, slicing
+from keywarp.engines import AVAILABLE, BackendName, Engine, Precision, load_bundle, open_backend, slicing
 from keywarp.engines.backends import DeviceTensor
 from keywarp.engines.backends.interface import Tensor
+from keywarp.engines.backends.onnxruntime import OnnxRuntimeBackend
 from keywarp.engines.fusion import FRAME, FusedGraph, GraphStyle, fuse_key
 from keywarp.engines.programs import compile_graphs
 from keywarp.engines.slicing import slice_graph
 from tests.engines.test_passes import parse
+from tests.tiny_bundle import tiny_bundle
 
 SIZE = 96, 160
 MODELS = Path("models")
@@ -126,3 +128,10 @@ def test_a_graph_that_cannot_be_cut_stays_whole() -> None:
     )
     [part] = slice_graph(FusedGraph(model, frozenset({"features"})), 4, GraphStyle(inner_type=TensorProto.BFLOAT16))
     assert [node.op_type for node in part.model.graph.node] == ["Relu"]
+
+
+def test_a_gpu_computes_a_key_frame_in_one_slice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny")
+    assert Engine(bundle, "onnxruntime", slices=3).slices == 3
+    monkeypatch.setattr(OnnxRuntimeBackend, "name", "onnxruntime-cuda")
+    assert Engine(bundle, "onnxruntime", slices=3).slices == 1
