@@ -52,7 +52,7 @@ audit: $(VENV)/.dev ## Look for known faults in what serving installs; write out
 	$(AUDIT)/tools/bin/cyclonedx-py environment $(AUDIT)/serving/bin/python --output-reproducible --output-file out/sbom.cdx.json
 	$(AUDIT)/tools/bin/pip-licenses --python $(AUDIT)/serving/bin/python --with-license-file --no-license-path --format plain-vertical \
 		--output-file out/licenses.txt
-	$(BIN)/python -m bench.serving_install $(AUDIT)/serving/lib/python3*/site-packages --json out/packages.json
+	$(BIN)/python -m bench.serving_install $(AUDIT)/serving/lib/python3*/site-packages --out out/packages.json
 	$(AUDIT)/tools/bin/pip-audit --path $(AUDIT)/serving/lib/python3*/site-packages --progress-spinner off
 	@echo "Packages that are listed as skipped were not audited: the database of faults couldn't be reached for them."
 

@@ -3,7 +3,7 @@
 `make audit` runs it on an environment with nothing but the extras `cpu` and `server`. It fails if a package is under a
 licence that isn't known to let the server be passed on.
 
-Example: python -m bench.serving_install .venv/lib/python3.11/site-packages --json out/packages.json
+Example: python -m bench.serving_install .venv/lib/python3.11/site-packages --out out/packages.json
 """
 
 import argparse
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the packages, the largest first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the environment's site-packages")
-    parser.add_argument("--json", type=Path, help="a file for the same as JSON")
+    parser.add_argument("--out", type=Path, help="a file for the same as JSON")
     options = parser.parse_args(arguments)
     found = sorted(packages(options.folder), key=lambda package: -package.megabytes)
     if not found:
@@ -85,9 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     total = sum(package.megabytes for package in found)
     rows.append([f"{len(found)} packages", "", "", f"{total:.0f}", ""])
     print(table(["package", "version", "licence", "MB", "libraries under the GPL"], rows))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps([asdict(package) for package in found], indent=1) + "\n")
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps([asdict(package) for package in found], indent=1) + "\n")
     if unknown := [f"{package.name} ({package.licence})" for package in found if not package.known]:
         sys.exit(f"licences to look at before the server is passed on: {', '.join(unknown)}")
 

@@ -43,12 +43,6 @@ SMALL: Final = (
 )
 TENSORRT: Final = ("tensorrt==8.5.3.1",)
 TENSORRT_PYTHON: Final = "3.10"  # the wheel's tag; its libraries work beside any Python
-TENSORRT_FILES: Final = (
-    "libnvinfer.so",
-    "libnvinfer_builder_resource.so",
-    "libnvinfer_plugin.so",
-    "libnvonnxparser.so",
-)
 CACHE: Final = Path(".cache", "keywarp", "gpu-pack")
 ROOT: Final = Path(__file__).parents[2]
 UNPACK: Final = '''"""Unpacks the pieces beside this file: python3 unpack.py FOLDER"""

@@ -21,6 +21,7 @@ from keywarp.client.conversation import Conversation, ConversationState
 from keywarp.client.payloads import Payload
 from keywarp.client.replay import ReplayBuffer
 from keywarp.protocol import (
+    CameraOptions,
     ClientMessage,
     Codec,
     Credit,
@@ -30,7 +31,6 @@ from keywarp.protocol import (
     Mode,
     Problem,
     Ready,
-    StreamOptions,
     unpack,
 )
 from tests.client.media import MODEL, result
@@ -108,7 +108,7 @@ class Server:
             self.out.append(Credit(credit=self._credit))
             return
         if isinstance(ClientMessage.validate_json(message), Hello):
-            options = StreamOptions(interval=10) if self._knows_discard else None
+            options = CameraOptions(interval=10) if self._knows_discard else None
             self.out.append(
                 Ready(
                     stream="s",
@@ -363,12 +363,13 @@ def test_a_new_connection_keeps_the_model() -> None:
 def test_a_new_connection_has_the_options_with_which_the_stream_was_created() -> None:
     conversation = Conversation(Hello(), 1, Reconnect())
     conversation.hello()
-    created = StreamOptions(interval=7, sinks=("archive",), masks="rle")
+    corner = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))
+    created = CameraOptions(interval=7, sinks=("archive",), masks="rle", hidden=(corner,))
     ready = Ready(stream="s", model=MODEL, interval=7, credit=10, max_message_bytes=1000, options=created)
     conversation.receive(ready.model_dump_json(), 0)
     conversation.prepare_reconnect(BROKE, 0)
     assert ClientMessage.validate_json(conversation.hello()) == Hello(
-        model=MODEL.name, interval=7, sinks=("archive",), masks="rle", resumed=True
+        model=MODEL.name, interval=7, sinks=("archive",), masks="rle", hidden=(corner,), resumed=True
     )
 
 

@@ -7,13 +7,15 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from keywarp.engines import AVAILABLE, BackendName, Precision, load_bundle, open_backend, slicing
-from keywarp.engines.backends import DeviceTensor
+from keywarp.engines import AVAILABLE, BackendName, Bundle, Engine, Precision, load_bundle, open_backend, slicing
+from keywarp.engines.backends import Backend, DeviceTensor
 from keywarp.engines.backends.interface import Tensor
+from keywarp.engines.backends.onnxruntime import OnnxRuntimeBackend
 from keywarp.engines.fusion import FRAME, FusedGraph, GraphStyle, fuse_key
 from keywarp.engines.programs import compile_graphs
 from keywarp.engines.slicing import slice_graph
 from tests.engines.test_passes import parse
+from tests.tiny_bundle import tiny_bundle
 
 SIZE = 96, 160
 MODELS = Path("models")
@@ -60,32 +62,45 @@ def layers(model: onnx.ModelProto) -> int:
 
 
 @pytest.mark.parametrize("backend", AVAILABLE)
-@pytest.mark.parametrize("precision", ["fp32", "int8", "auto"])
-@pytest.mark.parametrize("model", ["street", "street-detect"])
+@pytest.mark.parametrize(
+    ("model", "precision"),
+    [("street", "fp32"), ("street", "int8"), ("street", "auto"), ("street-detect", "fp32"), ("street-detect", "auto")],
+)
 def test_slices_give_what_the_whole_graph_gives(backend: BackendName, precision: Precision, model: str) -> None:
-    """Only the order of sums differs in fp32; in int8 with layers in bf16, one of these may be rounded once more."""
-    bundle = load_bundle(MODELS / model)
-    if precision == "int8" and "int8" not in bundle.manifest.precisions:
-        pytest.skip("the bundle has no graphs in int8")
+    """Their order of sums differs in fp32 only; floats between slices have the precision of the backend."""
     opened = open_backend(backend, precision)
-    graph = fuse_key(bundle.in_precision(opened.precision), *SIZE, opened.style)
-    parts = slice_graph(graph, 5, opened.style)
+    expected, found = whole_and_sliced(opened, load_bundle(MODELS / model))
+    tolerance = 1e-4 if opened.precision == "fp32" else 0.0
+    for name, values in expected.items():
+        assert np.abs(found[name] - values).max() <= tolerance * np.abs(values).max(), name
+
+
+@pytest.mark.parametrize("backend", AVAILABLE)
+def test_slices_of_a_network_that_is_partly_in_int8_are_as_near_to_fp32_as_the_whole(backend: BackendName) -> None:
+    """The last bits of its layers in floats decide how those in int8 round."""
+    bundle = load_bundle(MODELS / "street-detect")
+    exact, _ = whole_and_sliced(open_backend(backend, "fp32"), bundle)
+    whole, found = whole_and_sliced(open_backend(backend, "int8"), bundle)
+    for name, values in exact.items():
+        assert np.std(found[name] - values) < 1.05 * np.std(whole[name] - values), name
+
+
+def whole_and_sliced(backend: Backend, bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the outputs of a bundle's key graph for noise, and those of its slices."""
+    graph = fuse_key(bundle.in_precision(backend.precision), *SIZE, backend.style)
+    parts = slice_graph(graph, 5, backend.style)
     assert len(parts) == 5 + 1
     frame = np.random.default_rng(0).integers(0, 256, (1, *SIZE, 3), dtype=np.uint8)
-    expected = {
-        name: host(found) for name, found in opened.compile(graph.model, graph.resident).run({FRAME: frame}).items()
+    whole = {
+        name: host(found) for name, found in backend.compile(graph.model, graph.resident).run({FRAME: frame}).items()
     }
     tensors: dict[str, Tensor] = {FRAME: frame}
     for part in parts:
-        found = opened.compile(part.model, part.resident).run(
+        found = backend.compile(part.model, part.resident).run(
             {value.name: tensors[value.name] for value in part.model.graph.input}
         )
         tensors |= {name: value if name in part.resident else np.array(value) for name, value in found.items()}
-    sensitive = opened.precision == "int8" and bundle.manifest.precisions["int8"].unquantized  # stay in floats
-    in_fp32 = opened.precision == "fp32" or (sensitive and backend == "onnxruntime")
-    tolerance = 1e-4 if in_fp32 else 2**-7 if sensitive else 0.0  # otherwise bf16, rounded once more at a border
-    for name, values in expected.items():
-        assert np.abs(host(tensors[name]) - values).max() <= tolerance * np.abs(values).max(), name
+    return whole, {name: host(tensors[name]) for name in whole}
 
 
 def test_the_largest_convolution_is_divided_and_the_head_is_a_slice_of_its_own() -> None:
@@ -128,3 +143,10 @@ def test_a_graph_that_cannot_be_cut_stays_whole() -> None:
     )
     [part] = slice_graph(FusedGraph(model, frozenset({"features"})), 4, GraphStyle(inner_type=TensorProto.BFLOAT16))
     assert [node.op_type for node in part.model.graph.node] == ["Relu"]
+
+
+def test_a_gpu_computes_a_key_frame_in_one_slice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny")
+    assert Engine(bundle, "onnxruntime", slices=3).slices == 3
+    monkeypatch.setattr(OnnxRuntimeBackend, "name", "onnxruntime-cuda")
+    assert Engine(bundle, "onnxruntime", slices=3).slices == 1

@@ -20,15 +20,18 @@ export interface StreamOptions {
   sinks?: string[]; // names of the server's sinks that also receive the responses
 }
 
-export interface Hello extends StreamOptions {
+export interface CameraOptions extends StreamOptions {
+  hidden?: [number, number][][] | null; // regions that are made black, as corners in shares of the frame
+}
+
+export interface Hello extends CameraOptions {
   codec?: Codec;
   framing?: "packets" | "chunks";
   orientation?: number | null; // how the frames of bare packets are turned, as EXIF numbers it
   resumed?: boolean | null; // whether a stream goes on after a break, with the `options` of `ready`
 }
 
-export interface StreamRequest extends StreamOptions {
-  hidden?: [number, number][][] | null; // regions that are made black, as corners in shares of the frame
+export interface StreamRequest extends CameraOptions {
   id?: string | null;
   source?: string; // URL that the server pulls the stream from
 }
@@ -296,7 +299,7 @@ export interface Ready {
   mode: string;
   credit: number;
   max_message_bytes: number;
-  options?: StreamOptions; // what the stream was created with
+  options?: CameraOptions; // what the stream was created with
 }
 
 export interface Done {

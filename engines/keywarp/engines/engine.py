@@ -17,7 +17,7 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from keywarp.engines.backends import BackendName, Precision, open_backend
+from keywarp.engines.backends import ON_CPU, BackendName, Precision, open_backend
 from keywarp.engines.backends.interface import DeviceTensor, Tensor
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.cache import prune
@@ -173,7 +173,7 @@ class Engine:
             lanes: The number of frames of different streams that run at the same time, each on its share of a
                 processor. Graphs are then compiled twice, for the whole of it and for a share. A GPU has one lane.
             slices: The greatest number of slices in which the features of a key frame are computed, so that other
-                frames can be processed in between, see `StreamSession`. Small networks have fewer.
+                frames can be processed in between, see `StreamSession`. Small networks have fewer, and a GPU has one.
 
         Raises:
             BackendError: If the backend can't be opened.
@@ -206,7 +206,7 @@ class Engine:
         self._sizes_in_use = sizes_in_use
         self._last_used: dict[tuple[int, int], float] = {}  # when each size was used last, in monotonic seconds
         self.lanes = lanes
-        self.slices = slices
+        self.slices = slices if self.backend.name in ON_CPU else 1
         stride, downscale = bundle.manifest.finest.stride, bundle.manifest.flow.downscale
         self._stride = stride
         self._checks = stride % downscale == 0  # otherwise no pixels of the small image belong to a cell

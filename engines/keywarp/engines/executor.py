@@ -43,8 +43,7 @@ class Executor:
     don't depend on the time that anything takes. The frames and steps of a session never run at the same time.
 
     A device that runs its work asynchronously, as a GPU does, may give each lane a stream of its own: `process` then
-    submits the networks on it and collects their outputs, and host work of other lanes fills the time between. There a
-    key frame needs no slices: on a stream of low priority its kernels run where those of frames leave room.
+    submits the networks on it and collects their outputs, and host work of other lanes fills the time between.
     """
 
     def __init__(self, lanes: int = 1) -> None:

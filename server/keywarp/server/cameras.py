@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
-from keywarp.protocol import Changes, ChangeStream, CreateStream, StreamOptions
+from keywarp.protocol import CameraOptions, Changes, ChangeStream, CreateStream, StreamOptions
 from keywarp.protocol.events import Rules
 from keywarp.server.camera_store import CameraStore, StoredCamera
 from keywarp.server.decode.sources import SourceUrl
@@ -122,7 +122,8 @@ class Cameras:
         if pull and "source" in given:
             source = SourceUrl.parse(given.pop("source") or "")
             await pull.check_allowed(source)
-        options = stream.options.model_copy(update=given)
+        before = stream.options.model_dump(include=set(CameraOptions.model_fields))
+        options = CameraOptions.model_validate(before | given)
         await self._service.change_stream(stream, source.with_default_mode(options) if source else options)
         if pull and source and source != pull.source:
             pull.change_source(source)

@@ -22,7 +22,7 @@ ServerError
 ├── CapacityError                      a limit is reached; try again later
 │   ├── TooManyStreamsError 429 / 1013
 │   ├── TooManyFramesError 429         more frames per second than the API key may send
-│   └── OverloadError      503 / 1013  the devices can't serve more streams
+│   └── OverloadError      503 / 1013  the devices can't serve more streams, or the memory is full
 ├── InternalError          500 / 1011  a fault of the server
 ├── EventStoreError        500 / 1011  events can't be kept or read
 ├── PullError              502 / 4422  a source that can't be read now
@@ -208,7 +208,7 @@ class TooManyFramesError(CapacityError):
 
 
 class OverloadError(CapacityError):
-    """The devices can't serve more streams."""
+    """The devices can't serve more streams, or there is no memory for more payloads."""
 
     status, reason = HTTPStatus.SERVICE_UNAVAILABLE, "overload"
 

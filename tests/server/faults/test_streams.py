@@ -104,10 +104,10 @@ def test_an_expired_stream_may_be_begun_again_but_not_one_that_was_deleted(start
         assert talk.error().problem.retry_after is None
 
 
-@pytest.mark.parametrize("hello", [Hello(interval=5), Hello(masks="rle")])
-def test_a_resumed_stream_that_is_still_there_keeps_its_options(server: Running, hello: Hello) -> None:
-    server.http.post("/v1/streams", json={"id": "stays", "interval": 3})
-    with server.connect("stays", hello.model_copy(update={"resumed": True})) as talk:
+@pytest.mark.parametrize(("id_", "hello"), [("stays", Hello(interval=5)), ("stays-too", Hello(masks="rle"))])
+def test_a_resumed_stream_that_is_still_there_keeps_its_options(server: Running, id_: str, hello: Hello) -> None:
+    server.http.post("/v1/streams", json={"id": id_, "interval": 3})
+    with server.connect(id_, hello.model_copy(update={"resumed": True})) as talk:
         assert talk.ready.interval == 3
         assert talk.ready.options
         assert talk.ready.options.interval == 3

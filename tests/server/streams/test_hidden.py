@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from keywarp.client import Client
+from keywarp.protocol import Hello
 from keywarp.server.streams.hiding import Hidden
 from tests.server.conftest import Running
 from tests.server.media import RED, jpeg
@@ -34,6 +35,29 @@ def test_the_networks_do_not_see_a_hidden_region(server: Running) -> None:
         client.change_stream("half", hidden=None)
         assert red() > 0.95
         client.delete_stream("half")
+
+
+def test_a_stream_that_goes_on_after_its_servers_death_hides_the_same_regions(server: Running) -> None:
+    server.http.put("/v1/streams/gate", json={"hidden": [LEFT]}).raise_for_status()
+    with server.connect("gate", Hello()) as talk:
+        options = talk.ready.options
+    assert options is not None
+    assert options.hidden == (LEFT,)
+    server.http.delete("/v1/streams/gate").raise_for_status()
+    with server.connect("gate", Hello(interval=1, hidden=options.hidden)) as talk:
+        talk.frame(jpeg(RED), 0)
+        found = talk.result().segmentation
+    assert found is not None
+    assert sum(region.area for region in found.regions if region.name == "red") == pytest.approx(0.5, abs=0.1)
+
+
+def test_regions_of_a_stream_that_a_connection_created_can_be_hidden_while_it_runs(server: Running) -> None:
+    with server.connect("seen", Hello(interval=1)) as talk:
+        server.http.patch("/v1/streams/seen", json={"hidden": [LEFT]}).raise_for_status()
+        talk.frame(jpeg(RED), 0)
+        found = talk.result().segmentation
+    assert found is not None
+    assert sum(region.area for region in found.regions if region.name == "red") == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.parametrize("region", [[[0, 0], [1, 1]], [[0, 0], [1, 0], [1, 2]]])

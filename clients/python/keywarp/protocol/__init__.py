@@ -8,6 +8,7 @@ from keywarp.protocol.messages import (
     MAX_INTERVAL,
     MAX_KEY_AGE,
     SUBPROTOCOL,
+    CameraOptions,
     Changes,
     ClassInfo,
     ClientId,
@@ -23,6 +24,7 @@ from keywarp.protocol.messages import (
     Error,
     Gone,
     Hello,
+    HiddenRegion,
     KeypointsInfo,
     Kind,
     LiveStatistics,
@@ -48,7 +50,7 @@ from keywarp.protocol.messages import (
     Timings,
     WatchMessage,
 )
-from keywarp.protocol.requests import CameraOptions, ChangeStream, CreateStream, HiddenRegion
+from keywarp.protocol.requests import ChangeStream, CreateStream
 
 __all__ = [
     "KEY_SUBPROTOCOL",

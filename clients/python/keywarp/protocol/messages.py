@@ -313,7 +313,21 @@ class StreamOptions(Request):
     video: int | None = Field(default=None, ge=0)  # which of a container's videos, from 0; None: the best
 
 
-class Hello(StreamOptions):
+# Corners as shares of the frame's width and height; the last is joined to the first
+HiddenRegion = Annotated[
+    tuple[tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]], ...],
+    Field(min_length=3, max_length=64),
+]
+
+
+class CameraOptions(StreamOptions):
+    """The options of a stream, with those that the query of an upload can't hold."""
+
+    # Regions that are made black before anything sees the frame: networks, previews, snapshots
+    hidden: Annotated[tuple[HiddenRegion, ...], Field(max_length=32)] | None = None
+
+
+class Hello(CameraOptions):
     """The client's first message.
 
     The codec determines the payload of each binary message:
@@ -362,7 +376,7 @@ class Ready(Message):
     credit: int  # binary messages that the client may send before the next credit
     max_message_bytes: int  # the size limit of one binary message
     # What the stream was created with, for a `hello` with `resumed`; None from servers that don't know it
-    options: StreamOptions | None = None
+    options: CameraOptions | None = None
 
 
 class Credit(Message):

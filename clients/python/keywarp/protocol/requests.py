@@ -9,6 +9,8 @@ from keywarp.protocol.messages import (
     MAX_FPS,
     MAX_INTERVAL,
     MAX_KEY_AGE,
+    CameraOptions,
+    HiddenRegion,
     Masks,
     Mode,
     Reliability,
@@ -16,25 +18,11 @@ from keywarp.protocol.messages import (
     Resolution,
     Schedule,
     StreamId,
-    StreamOptions,
 )
-
-# Corners as shares of the frame's width and height; the last is joined to the first
-HiddenRegion = Annotated[
-    tuple[tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]], ...],
-    Field(min_length=3, max_length=64),
-]
-
-
-class CameraOptions(StreamOptions):
-    """The options of a stream that is created before frames come."""
-
-    # Regions that are made black before anything sees the frame: networks, previews, snapshots
-    hidden: Annotated[tuple[HiddenRegion, ...], Field(max_length=32)] | None = None
 
 
 class CreateStream(CameraOptions, Rules):
-    """The body of `POST /v1/streams`."""
+    """The body of `POST /v1/streams` and of `PUT /v1/streams/{id}`."""
 
     id: StreamId | None = None  # None for a random one
     source: Annotated[str, Field(max_length=2048)] | None = None  # a URL for the server to pull; None: clients feed it

@@ -4,7 +4,7 @@ import importlib.util
 import logging
 import sys
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 from keywarp.engines.backends.interface import Backend, DeviceTensor, Precision, Program
 from keywarp.engines.devices import BackendChoice, Gpu, Runtime, choose, list_gpus, usable_gpus
@@ -12,6 +12,7 @@ from keywarp.engines.errors import BackendError
 
 __all__ = [
     "AVAILABLE",
+    "ON_CPU",
     "Backend",
     "BackendName",
     "DeviceTensor",
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 BackendName = Literal["auto", "tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime"]
+ON_CPU: Final = ("openvino", "onnxruntime")  # the backends that run on the CPU
 # The installed backends for the CPU.
 AVAILABLE = tuple(name for name in ("openvino", "onnxruntime") if importlib.util.find_spec(name))
 log = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ def open_backend(
     try:
         backend = _open(choice, precision, threads, cache)
     except BackendError as error:
-        if not fallback or choice.backend in ("openvino", "onnxruntime"):
+        if not fallback or choice.backend in ON_CPU:
             raise
         choice = choose_backend("auto", gpus=[])
         backend = _open(choice, "auto", threads, cache)

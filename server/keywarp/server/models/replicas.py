@@ -105,7 +105,7 @@ def open_engine(bundle: Bundle, settings: Settings, gpu: Gpu | None, lanes: int 
             max_sizes=settings.max_sizes,
             sizes_in_use=SIZES_IN_USE,
             lanes=lanes,
-            slices=SLICES if settings.overlap and gpu is None else 1,
+            slices=SLICES if settings.overlap else 1,
         )
         try:
             _warm_up(engine)

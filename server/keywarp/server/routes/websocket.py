@@ -21,6 +21,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from keywarp.protocol import (
     SUBPROTOCOL,
+    CameraOptions,
     ClientMessage,
     CloseCode,
     Container,
@@ -32,7 +33,6 @@ from keywarp.protocol import (
     FramingError,
     Hello,
     Ready,
-    StreamOptions,
     faults,
     unpack,
 )
@@ -172,8 +172,8 @@ class WebSocketConnection:
                 mode=stream.mode,
                 credit=self._window,
                 max_message_bytes=settings.max_message_bytes,
-                options=StreamOptions.model_validate(
-                    stream.options.model_dump(include=set(StreamOptions.model_fields)) | {"model": None}
+                options=CameraOptions.model_validate(
+                    stream.options.model_dump(include=set(CameraOptions.model_fields)) | {"model": None}
                 ),
             )
         )
@@ -302,5 +302,9 @@ def _refuse_other_options(stream: Stream, hello: Hello) -> None:
     for name, (requested, actual) in options.items():
         if requested not in (None, actual):
             raise BadMessageError(f"stream {stream.id!r} has {name} {actual}, not {str(requested)[:64]}")
+    if hello.hidden is not None and hello.hidden != tuple(stream.hidden.regions):
+        raise BadMessageError(
+            f"stream {stream.id!r} has other hidden regions: change them with PATCH, or leave them out"
+        )
     if hello.sinks and set(hello.sinks) != set(stream.sinks):
         raise BadMessageError(f"stream {stream.id!r} has the sinks {', '.join(stream.sinks) or '(none)'}, not others")

@@ -406,7 +406,7 @@ class Stream:
         """
         frame.received = datetime.now(UTC) - timedelta(seconds=frame.waited + frame.decode)
         started = time.monotonic()
-        frame.pixels = self._hidden.cover(frame.pixels)
+        frame.pixels = self.hidden.cover(frame.pixels)
         if frame.pixels.shape != self._prepared:
             await self._prepare(frame)
         frame.index, skipped = self._next, self._skipped
@@ -556,7 +556,7 @@ class Stream:
     def _set_options(self, options: StreamOptions) -> None:
         self.options = options
         self.mode: Mode = options.mode or "lossless"
-        self._hidden = Hidden((options.hidden or ()) if isinstance(options, CameraOptions) else ())
+        self.hidden = Hidden((options.hidden or ()) if isinstance(options, CameraOptions) else ())
         self.frame_rate = FrameRate(options.max_fps) if options.max_fps else None
         self.masks: Masks = options.masks or "png"
         self.resolution: Resolution = options.resolution or "model"
