@@ -133,6 +133,13 @@ def test_ready_without_a_schedule_means_a_fixed_one_without_a_limit_of_the_age()
     assert (read.schedule, read.max_age) == ("fixed", None)
 
 
+def test_options_that_only_a_newer_server_has_are_ignored() -> None:
+    ready = Ready(stream="s", model=MODEL, interval=10, credit=8, max_message_bytes=100).model_dump()
+    read = Ready.model_validate(ready | {"options": {"interval": 5, "brightness": 2}})
+    assert read.options is not None
+    assert read.options.model_dump(exclude_none=True) == {"interval": 5}
+
+
 @pytest.mark.parametrize("name", ["", "-x", "a/b", "../x", "a" * 65, "ü"])
 def test_stream_ids_are_letters_digits_and_a_few_signs(name: str) -> None:
     with pytest.raises(ValidationError):

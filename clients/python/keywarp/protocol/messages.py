@@ -361,6 +361,12 @@ class End(Request):
     type: Literal["end"] = "end"
 
 
+class AgreedOptions(CameraOptions):
+    """The options that a stream has. Those that only a newer server knows are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
 class Ready(Message):
     """The server's response to `hello`, with the options of the stream."""
 
@@ -376,7 +382,7 @@ class Ready(Message):
     credit: int  # binary messages that the client may send before the next credit
     max_message_bytes: int  # the size limit of one binary message
     # What the stream was created with, for a `hello` with `resumed`; None from servers that don't know it
-    options: CameraOptions | None = None
+    options: AgreedOptions | None = None
 
 
 class Credit(Message):

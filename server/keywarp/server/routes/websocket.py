@@ -21,7 +21,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from keywarp.protocol import (
     SUBPROTOCOL,
-    CameraOptions,
+    AgreedOptions,
     ClientMessage,
     CloseCode,
     Container,
@@ -172,8 +172,8 @@ class WebSocketConnection:
                 mode=stream.mode,
                 credit=self._window,
                 max_message_bytes=settings.max_message_bytes,
-                options=CameraOptions.model_validate(
-                    stream.options.model_dump(include=set(CameraOptions.model_fields)) | {"model": None}
+                options=AgreedOptions.model_validate(
+                    stream.options.model_dump(include=set(AgreedOptions.model_fields)) | {"model": None}
                 ),
             )
         )
