@@ -16,7 +16,7 @@ MAX_JSON: Final = 2**20  # bytes of a body that describes something
 STALL: Final = 10.0  # seconds that may pass without a byte
 MIN_RATE: Final = 64 * 2**10  # bytes per second, after the first seconds
 # The paths whose routes read their bodies themselves.
-_MEDIA: Final = re.compile(r"/v1/videos|/v1/streams/[^/]*/frames|/v2/.*")
+_MEDIA: Final = re.compile(r"/v1/videos(/annotated)?|/v1/streams/[^/]*/frames|/v2/.*")
 
 
 async def read_body(request: Request, limit: int, memory: PayloadMemory) -> bytes:
