@@ -63,7 +63,8 @@ def run(case: Case) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
     losses, began = [], time.perf_counter()
     for _ in range(steps):
-        with torch.autocast(device.type, torch.bfloat16):
+        # On processors, torch 2.14 gives NaN now and then as the gradient of a tiny convolution's weights in bf16.
+        with torch.autocast(device.type, torch.bfloat16, enabled=not case.dry):
             loss = loss_on(device, network)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
