@@ -7,7 +7,6 @@ import os
 import random
 import secrets
 import time
-from functools import cache
 
 from locust import HttpUser, task
 
@@ -17,11 +16,7 @@ from keywarp.commands.sample_video import sample_video
 FPS = float(os.environ.get("KEYWARP_FPS", "10"))
 FRAMES = 50  # of the clip that cameras repeat
 
-
-@cache
-def payloads() -> list[bytes]:
-    """Return the clip's frames as JPEGs."""
-    return make_payloads(sample_video(), "image", FRAMES)
+PAYLOADS = make_payloads(sample_video(), "image", FRAMES)  # made before users begin
 
 
 class Camera(HttpUser):  # type: ignore[misc]
@@ -44,7 +39,7 @@ class Camera(HttpUser):  # type: ignore[misc]
         due = self.start + self.number / FPS
         time.sleep(max(0.0, due - time.monotonic()))  # Locust lets other users run meanwhile
         sent = time.monotonic()
-        image = payloads()[self.number % FRAMES]
+        image = PAYLOADS[self.number % FRAMES]
         self.number += 1
         with self.client.post(f"{self.path}/frames", data=image, name="frame", catch_response=True) as response:
             response.request_meta["response_time"] += 1000 * (sent - due)
