@@ -104,7 +104,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     app.include_router(dashboard.router)
     count_refused = service.metrics.count_refused
     problems.install(app, count_refused)
-    app.add_middleware(BodyMiddleware, memory=service.payload_memory)
+    app.add_middleware(BodyMiddleware, memory=service.payload_memory, count_refused=count_refused)
     if service.api_keys:
         app.add_middleware(
             ApiKeyMiddleware,
