@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Final
 
 import av
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from keywarp.videos.errors import NoEncoderError, WritingError
 
-ENCODER = "libx264"
+ENCODER: Final = "libx264"
 # Its options. The quality is 20, where 0 is lossless and 23 is the default. There are no B-frames, because the
 # length that MP4 states would end too early with them where the frame rate varies.
 OPTIONS = {"crf": "20", "preset": "veryfast", "bf": "0"}
