@@ -24,7 +24,11 @@ export interface CameraOptions extends StreamOptions {
   hidden?: [number, number][][] | null; // regions that are made black, as corners in shares of the frame
 }
 
-export interface Hello extends CameraOptions {
+export interface WatchedOptions extends CameraOptions {
+  watched_by?: Record<string, unknown> | null; // zones, lines and rules, as `PUT /v1/streams/{id}/rules` has them
+}
+
+export interface Hello extends WatchedOptions {
   codec?: Codec;
   framing?: "packets" | "chunks";
   orientation?: number | null; // how the frames of bare packets are turned, as EXIF numbers it
@@ -299,7 +303,7 @@ export interface Ready {
   mode: string;
   credit: number;
   max_message_bytes: number;
-  options?: CameraOptions; // what the stream was created with
+  options?: WatchedOptions; // what the stream was created with
 }
 
 export interface Done {
