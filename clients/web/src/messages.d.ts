@@ -118,6 +118,7 @@ export interface StreamInfo {
   title?: string | null; // its camera's name for people
   rules?: string[]; // the names of the rules that it is watched by
   watchers: number; // subscribers to its results and its preview, and sinks
+  server?: string | null; // host and port of its server, in the list of a fleet
 }
 
 export interface Problem {
@@ -289,6 +290,11 @@ export interface Reloaded {
   sinks: Changes;
   keys: Changes;
   failed: Record<string, string>; // why streams couldn't be started or changed, by name
+}
+
+export interface Fleet {
+  servers: { address: string; streams: number | null; problem: string | null }[]; // the one that was asked comes first
+  streams: StreamInfo[]; // of the servers that answered
 }
 
 export interface Ready {

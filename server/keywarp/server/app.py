@@ -16,6 +16,7 @@ from keywarp.server.reloading import Reloader
 from keywarp.server.routes import (
     annotated,
     events,
+    fleet,
     health,
     models,
     open_inference,
@@ -90,7 +91,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     app.state.sequences = Sequences(service)
     app.state.annotations = annotated.Annotations()
     for tag, modules in (
-        (openapi.STREAMS, (streams, websocket)),
+        (openapi.STREAMS, (streams, websocket, fleet)),
         (openapi.WATCHING, (watch, wall)),
         (openapi.VIDEOS, (videos, annotated)),
         (openapi.EVENTS, (events,)),

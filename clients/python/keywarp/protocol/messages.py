@@ -141,6 +141,22 @@ class StreamInfo(Message):
     reconnects: int = 0  # how often a pulled stream's source was opened again
     kept: bool = False  # whether the server pulls it again after a restart
     notes: tuple[str, ...] = ()  # what one should know about its video, such as that another video was left out
+    server: str | None = None  # host and port of its server, in the list of a fleet
+
+
+class ServerInfo(Message):
+    """One server of a fleet."""
+
+    address: str  # host and port
+    streams: int | None  # how many it has; None if it doesn't say
+    problem: str | None = None  # why it doesn't
+
+
+class FleetInfo(Message):
+    """Several servers behind one address, and the streams of those that answered."""
+
+    servers: tuple[ServerInfo, ...]  # the one that was asked comes first
+    streams: tuple[StreamInfo, ...]
 
 
 class Changes(Message):
