@@ -31,6 +31,7 @@ SHOWN: dict[str, dict[str, Any]] = {  # shown in the help instead of a type, or 
     "default_model": {"show_default": "the first by name"},
     "backend": {"metavar": "BACKEND"},  # its description has the names
     "allow_origin": {"metavar": "ORIGIN", "show_default": "its own pages only"},
+    "peer": {"metavar": "URL", "show_default": "none"},
     "allow_pull": {"metavar": "HOST", "show_default": "nowhere"},
     "site": {"dir_okay": False, "show_default": False},
     "keys": {"dir_okay": False, "show_default": False},
