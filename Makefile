@@ -11,7 +11,7 @@ MODEL  ?= street
 PORT   ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev wheels demo serve test fuzz audit flow-graph packages perf-analyzer check check-gpu gpu gpu-dry gpu-pack check-web vendor format lock clean
+.PHONY: help setup setup-dev wheels demo serve test test-ray test-chart fuzz audit flow-graph packages perf-analyzer check check-gpu gpu gpu-dry gpu-pack check-web vendor format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,11 @@ wheels: | $(BIN)/python ## Build the two wheels, with the shipped models, into d
 
 test: $(VENV)/.dev ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST)
+
+# Ray is too heavy for .venv. Its own environment takes everything else from there.
+RAY := .cache/keywarp/ray
+test-ray: $(RAY)/.installed ## Run the tests that start Ray, which this installs
+	$(RAY)/bin/python -m pytest -m ray tests/cluster $(PYTEST)
 
 FUZZ_RUNS ?= 1000000
 FUZZ_CONTAINER_RUNS ?= 5000
@@ -100,8 +105,8 @@ format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-lock: $(VENV)/.dev ## Pin the versions of .venv in constraints.txt
-	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
+lock: $(RAY)/.installed ## Pin the versions of .venv, and those of Ray, in constraints.txt
+	$(RAY)/bin/python -m pip freeze --exclude-editable > constraints.txt
 
 clean: ## Remove .venv, caches and out/
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -124,6 +129,13 @@ $(VENV)/.demo: $(PROJECTS) | $(BIN)/python
 $(VENV)/.dev: $(PROJECTS) | $(BIN)/python
 	$(PIP) install -e clients/python -e '.[cpu,jit,server,demo,train,dev]'
 	@touch $@ $(VENV)/.demo $(VENV)/.serving
+
+$(RAY)/.installed: $(PROJECTS) $(VENV)/.dev
+	$(PYTHON) -m venv --clear $(RAY)
+	echo "import site; site.addsitedir('$(abspath $(wildcard $(VENV)/lib/python3*/site-packages))')" > \
+		$$(echo $(RAY)/lib/python3*/site-packages)/dev.pth
+	PIP_CONSTRAINT=constraints.txt $(RAY)/bin/python -m pip install --quiet 'ray[data,serve]'
+	@touch $@
 
 $(VENV)/.gpu-check: $(VENV)/.dev
 	$(PIP) install -e '.[gpu-check,nvdec,rtx]'
