@@ -11,7 +11,7 @@ MODEL  ?= street
 PORT   ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev wheels demo serve test test-ray test-chart fuzz audit flow-graph packages perf-analyzer check check-gpu gpu gpu-dry gpu-pack check-web vendor format lock clean
+.PHONY: help setup setup-dev wheels demo serve test test-ray fuzz audit flow-graph packages chart-tools perf-analyzer check check-gpu gpu gpu-dry gpu-pack check-web vendor format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ imports: $(VENV)/.zoo ## Import the networks of bench/zoo.py from their files, a
 packages: ## Install Debian packages for end-to-end tests, some of which are skipped without them (as root)
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive xargs -a tests/e2e/packages.txt apt-get install -qq --no-install-recommends --yes
+
+chart-tools: ## Install helm and the schemas of Kubernetes into .cache, for the tests of the chart
+	tests/chart/tools.sh .cache/keywarp/chart $(PYTHON)
 
 perf-analyzer: ## Unpack Triton's perf_analyzer into .cache, for its end-to-end test (Debian or Ubuntu, x86-64)
 	tests/e2e/perf_analyzer.sh .cache/keywarp/perf_analyzer $(PYTHON)
