@@ -3,11 +3,13 @@
 import signal
 import threading
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from keywarp.cli.errors import CommandError
+from keywarp.cli.result_files import ResultFiles
 from keywarp.commands.serve import ConfigOption, choose_settings, warn_if_open, with_settings
 
 app = typer.Typer(help="Serve on Ray Serve, and process videos in bulk on Ray Data.", no_args_is_help=True)
@@ -19,6 +21,12 @@ AddressOption = Annotated[
         "on this machine until the command ends.",
         envvar="RAY_ADDRESS",
     ),
+]
+
+
+FolderOption = Annotated[
+    Path | None,
+    typer.Option(help="A folder for these files, as of `keywarp run`.", metavar="FOLDER", show_default=False),
 ]
 
 
@@ -79,6 +87,52 @@ def serve(
             signal.signal(number, lambda *_: stop.set())  # only now, because Ray sets handlers of its own
         print(f"keywarp: listening on {url}", flush=True)
         stop.wait()
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run(
+    context: typer.Context,
+    source: Annotated[
+        Path, typer.Argument(help="A folder of videos, or a file with a path or URL a line.", exists=True)
+    ],
+    address: AddressOption = "local",
+    out: FolderOption = None,
+    ndjson: FolderOption = None,
+    coco: FolderOption = None,
+    mot: FolderOption = None,
+    parquet: FolderOption = None,
+    video_cpus: Annotated[float, typer.Option(help="The cores that a video reserves.", min=0.01)] = 1,
+    video_gpus: Annotated[float, typer.Option(help="The GPUs that a video reserves.", min=0)] = 0,
+) -> None:
+    """Process many videos on a Ray cluster, each once, with the options and the files of `keywarp run`.
+
+    Videos whose files are all there are skipped, so the same command again does what is left. A broken one doesn't
+    stop the others: it is named at the end, and the exit status is 1. Videos and folders of results must have the
+    same paths on every node.
+
+    Example: keywarp ray run videos --model street-detect --ndjson results
+
+    Example: keywarp ray run videos.txt --address auto --model street-detect --parquet /mnt/results --video-gpus 1
+    """
+    files = ResultFiles(out, ndjson, coco, mot, parquet)
+    if not [*files]:
+        raise typer.BadParameter("name a folder for results, such as --ndjson results")
+
+    from keywarp.cluster.running import connected  # imports Ray, which takes a second
+    from keywarp.cluster.videos import list_videos, plan, process
+
+    planned = plan(list_videos(source), files.check_folders())
+    left = {video: its for video, its in planned.items() if not its.are_complete}
+    failed: list[str] = []
+    if left:
+        with connected(address):
+            for number, one in enumerate(process(left, context.args, video_cpus, video_gpus), 1):
+                print(f"{number} of {len(left)}: {one['video']}: {one['error'] or 'done'}", flush=True)
+                failed += [one["video"]] if one["error"] else []
+    print(f"{len(left) - len(failed)} done, {len(planned) - len(left)} skipped, {len(failed)} failed")
+    if failed:
+        names = ", ".join(failed)
+        raise CommandError(f"{len(failed)} of {len(planned)} videos failed: {names}. The same command tries them again")
 
 
 def _read_range(text: str) -> tuple[int, int]:
