@@ -27,7 +27,8 @@ from keywarp.server.errors import (
 from keywarp.server.security.pull_hosts import AllowList
 from keywarp.server.service import Service
 from keywarp.server.streams.pipeline import Pipeline, ReceivedPayload
-from keywarp.server.streams.stream import PullStatus, Stream
+from keywarp.server.streams.pull_status import PullStatus
+from keywarp.server.streams.stream import Stream
 from keywarp.server.task_scope import task_scope
 
 log = logging.getLogger(__name__)

@@ -41,9 +41,10 @@ from keywarp.server.security.quotas import UNLIMITED, Limits, Quota
 from keywarp.server.settings import Settings
 from keywarp.server.sinks.delivery import DEFAULT_POLICY, DeliveryPolicy, Sinks
 from keywarp.server.site import read_site
+from keywarp.server.streams.context import StreamContext
 from keywarp.server.streams.registry import StreamRegistry
 from keywarp.server.streams.schedule import ScheduleOptions, resolve_schedule
-from keywarp.server.streams.stream import Stream, StreamContext
+from keywarp.server.streams.stream import Stream
 from keywarp.server.telemetry.metrics import Metrics
 from keywarp.server.telemetry.traces import open_tracer
 from keywarp.server.workers import Workers

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -26,7 +26,6 @@ from keywarp.protocol import (
     Result,
     StreamInfo,
     StreamOptions,
-    StreamState,
     Timings,
 )
 from keywarp.protocol.events import Event, Rules
@@ -40,50 +39,27 @@ from keywarp.server.errors import (
     StreamClosedError,
     StreamConflictError,
 )
-from keywarp.server.events.store import EventStore
 from keywarp.server.events.watcher import Report, Watcher
 from keywarp.server.models.replicas import Replica
 from keywarp.server.security.quotas import Quota
+from keywarp.server.streams.context import StreamContext
 from keywarp.server.streams.frame_rate import FrameRate
 from keywarp.server.streams.hiding import Hidden
 from keywarp.server.streams.results import encode_result
 from keywarp.server.streams.schedule import ScheduleOptions
 from keywarp.server.streams.statistics import StreamStatistics
 from keywarp.server.streams.subscribers import FrameResponse, Subscribers
-from keywarp.server.telemetry.metrics import Metrics
-from keywarp.server.workers import Workers
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from keywarp.server.telemetry.tracer import Tracer
+    from keywarp.server.streams.pull_status import PullStatus
 
 log = logging.getLogger(__name__)
 
 NO_RULES: Final = Rules()
 MAX_NOTES: Final = 16
 MAX_VECTORS: Final = 64  # dropped frames in a row through which motion is followed
-
-
-@dataclass(frozen=True, slots=True)
-class StreamContext:
-    """What all streams share."""
-
-    workers: Workers  # threads for decoding and encoding
-    metrics: Metrics
-    events: EventStore
-    tracer: "Tracer | None" = None
-
-
-@dataclass(slots=True)
-class PullStatus:
-    """The source that a stream is pulled from, and the state of the pull."""
-
-    source: str  # the URL without credentials
-    state: StreamState = "connecting"
-    problem: str | None = None
-    reconnects: int = 0
-    kept: bool = False  # whether it is pulled again after a restart of the server
 
 
 class Stream:
