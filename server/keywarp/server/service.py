@@ -246,6 +246,15 @@ class Service:
         if options.track and manifest.detection is None:
             raise BadMessageError(f"`track` needs a model that detects objects, and {manifest.name!r} doesn't")
 
+    def check_rules(self, stream: Stream, rules: Rules) -> None:
+        """Check that a stream can be watched by rules.
+
+        Raises:
+            BadMessageError: The stream's model has no such class, or there is no such sink.
+        """
+        self.sinks.check(rules.events, events=True)
+        check_rules(rules, stream.engine.bundle.manifest)
+
     async def watch_stream(self, stream: Stream, rules: Rules) -> None:
         """Watch a stream by rules from now on, instead of those before, whose events end.
 

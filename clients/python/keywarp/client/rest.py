@@ -14,7 +14,17 @@ from pydantic import TypeAdapter, ValidationError
 from keywarp.client.connecting import retry_after
 from keywarp.client.errors import ApiError, ProtocolError
 from keywarp.client.images import encode_jpeg
-from keywarp.protocol import ChangeStream, ClientId, CreateStream, ModelInfo, Problem, Result, StreamInfo, faults
+from keywarp.protocol import (
+    ChangeStream,
+    ClientId,
+    CreateStream,
+    ModelInfo,
+    Problem,
+    Result,
+    SinkInfo,
+    StreamInfo,
+    faults,
+)
 from keywarp.protocol.events import Event, Rules
 
 T = TypeVar("T")
@@ -142,6 +152,11 @@ def events(stream_id: str | None, rule: str | None, limit: int) -> Call[tuple[Ev
     query = {"stream": stream_id, "rule": rule, "limit": str(limit)}
     params = {name: value for name, value in query.items() if value is not None}
     return Call(TypeAdapter(tuple[Event, ...]), "GET", "/v1/events", params)
+
+
+def sinks() -> Call[tuple[SinkInfo, ...]]:
+    """List the sinks."""
+    return Call(TypeAdapter(tuple[SinkInfo, ...]), "GET", "/v1/sinks")
 
 
 def delete_stream(stream_id: str) -> Call[None]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from keywarp.protocol import StreamState
+from keywarp.protocol.messages import Origin, StreamState
 
 
 @dataclass(slots=True)
@@ -14,3 +14,4 @@ class PullStatus:
     problem: str | None = None
     reconnects: int = 0
     kept: bool = False  # whether it is pulled again after a restart of the server
+    configured: Origin | None = None  # where it is configured, if it is kept

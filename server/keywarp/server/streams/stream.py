@@ -142,6 +142,7 @@ class Stream:
             max_age=self.schedule.max_age,
             overlap=self.schedule.overlap,
             max_fps=self.options.max_fps,
+            hidden=tuple(self.hidden.regions),
             mode=self.mode,
             connected=self._connected and (self.pull is None or self.pull.state == "running"),
             age=self.age,
