@@ -221,7 +221,7 @@ class StreamRow {
     const { live } = stream;
     showState(this.#badge, stream);
     const producer = stream.source ?? (stream.connected ? "fed by a client" : "no client");
-    setText(this.#details, [stream.title, stream.model, producer].filter(Boolean).join(" · "));
+    setText(this.#details, [stream.title, stream.model, producer, stream.configured === "site" && "site file"].filter(Boolean).join(" · "));
     this.#details.title = stream.source ?? "";
     setText(this.#rate, rate(live?.fps));
     this.#history = [...this.#history, live?.fps ?? 0].slice(-SPARKLINE_POINTS);
