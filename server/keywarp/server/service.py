@@ -15,6 +15,7 @@ from keywarp.engines import BundleError, EngineError
 from keywarp.engines.manifest import Manifest
 from keywarp.protocol import StreamOptions
 from keywarp.protocol.events import Rules
+from keywarp.server.decode.hwaccel import KINDS, Hwaccel, open_hwaccel
 from keywarp.server.decode.memory import limit_allocations
 from keywarp.server.decode.nvdec import Nvdec, open_nvdec
 from keywarp.server.decode.video import VideoOptions
@@ -95,7 +96,7 @@ class Service:
             if name not in names:
                 raise BundleError(f"there is no model {name!r}; there are: {', '.join(names)}")
         limit_allocations(settings.max_pixels)
-        self.nvdec = self._open_nvdec()
+        self.nvdec, self.hwaccel = self._open_decoder()
         self.devices: tuple[Device, ...] = ()  # empty until the devices are found
         self.metrics = Metrics(
             lambda: len(self.streams),
@@ -140,6 +141,7 @@ class Service:
         return VideoOptions(
             self.settings.max_pixels,
             self.nvdec,
+            self.hwaccel,
             vectors=stream.engine.takes_vectors,
             upright=stream.upright,
             video=stream.video,
@@ -358,16 +360,24 @@ class Service:
                         f"{', '.join(sorted(known))}"
                     )
 
-    def _open_nvdec(self) -> Nvdec | None:
-        if self.settings.decoder == "software":
-            return None
-        try:
-            return open_nvdec()
-        except DecoderError as error:
-            if not self.settings.cpu_fallback:
-                raise
-            log.warning("%s: the processor decodes video instead", error)
-            return None
+    def _open_decoder(self) -> tuple[Nvdec | None, Hwaccel | None]:
+        """Open the hardware that decodes video, if there is to be any."""
+        wanted = self.settings.decoder
+        if wanted == "software":
+            return None, None
+        for kind in ("nvdec", *KINDS) if wanted == "auto" else (wanted,):
+            try:
+                return (open_nvdec(), None) if kind == "nvdec" else (None, open_hwaccel(kind))
+            except DecoderError as error:
+                if wanted == "auto":
+                    log.info("%s", error)
+                elif self.settings.cpu_fallback:
+                    log.warning("%s: the processor decodes video instead", error)
+                else:
+                    raise
+        if wanted == "auto":
+            log.info("the processor decodes video")
+        return None, None
 
     def _refuse_over_limits(self, model: str, owner: Quota) -> None:
         limit = self.settings.model_limit.get(model)
