@@ -16,6 +16,12 @@ const toRegions = (text) =>
     .filter((line) => line.trim())
     .map((line) => line.trim().split(/\s+/).map((corner) => corner.split(",").map(Number)));
 
+/** How long changes of a camera last. @param {StreamInfo} stream */
+function lasting({ configured, kept }) {
+  if (configured === "site") return "This camera is one of the site file: after a restart, or a change of the file, it is as the file says.";
+  return kept ? "The server keeps the change after a restart." : "The server keeps no cameras: after a restart, this one is gone (serve --data).";
+}
+
 /** Open the dialog. @param {StreamInfo} stream */
 export function openChangeDialog(stream) {
   const number = (/** @type {string} */ id, /** @type {number | null} */ value, /** @type {object} */ limits) =>
@@ -77,6 +83,7 @@ export function openChangeDialog(stream) {
     ),
     field("Hidden regions", hidden, "One per line: its corners x,y in shares of the width and height. They are black to everything but clips."),
     stream.source && field("Another address", source, "Leave it empty to keep the one above, with its user and password. The server connects to another one at once."),
+    stream.source && h("p", { class: "hint" }, lasting(stream)),
     failure,
     h("div", { class: "actions" }, h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), save),
   );

@@ -177,10 +177,10 @@ function showMetrics(tiles, { live, frames, dropped, errors }) {
   tiles.show("Errors", number(errors));
 }
 
-/** Where a camera is configured, and how long changes of it last. @param {StreamInfo} stream */
+/** Where a camera is configured. @param {StreamInfo} stream */
 function configured({ configured, kept }) {
-  if (configured === "site") return "in the site file; changes made here last until a restart, or until the file changes them";
-  return kept ? "here; changes are kept" : "here; gone after a restart, because the server keeps none (--data)";
+  if (configured === "site") return "in the site file";
+  return kept ? "here, and kept" : "here, not kept";
 }
 
 /** @param {HTMLElement} list @param {StreamInfo} stream */
