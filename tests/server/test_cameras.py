@@ -201,7 +201,12 @@ def test_rules_change_one_by_one_like_other_options_and_survive_a_restart(
     assert (changed["interval"], changed["rules"], changed["title"]) == (4, ["seen"], "The gate")
     wanted = server.http.get("/v1/streams/gate/rules").json()
     assert [*wanted["zones"]] == ["door"], "what is left out stays"
-    for wrong in ({"zones": {}}, {"rules": {"seen": {"classes": ["unicorn"]}}}, {"events": ["nowhere"]}):
+    unfit: list[dict[str, Any]] = [
+        {"zones": {}},
+        {"rules": {"seen": {"classes": ["unicorn"]}}},
+        {"events": ["nowhere"]},
+    ]
+    for wrong in unfit:
         assert server.http.patch("/v1/streams/gate", json={"interval": 9, **wrong}).status_code == 400
     assert (info(server, "gate")["interval"], server.http.get("/v1/streams/gate/rules").json()) == (4, wanted)
     assert change(server, "gate", title=None)["title"] is None

@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor as Pool
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from keywarp.engines import BundleError, EngineError
 from keywarp.engines.manifest import Manifest
 from keywarp.protocol import StreamOptions
 from keywarp.protocol.events import Rules
-from keywarp.server.decode.hwaccel import KINDS, Hwaccel, open_hwaccel
+from keywarp.server.decode.hwaccel import KINDS, Hardware, Hwaccel, open_hwaccel
 from keywarp.server.decode.memory import limit_allocations
 from keywarp.server.decode.nvdec import Nvdec, open_nvdec
 from keywarp.server.decode.video import VideoOptions
@@ -365,7 +365,8 @@ class Service:
         wanted = self.settings.decoder
         if wanted == "software":
             return None, None
-        for kind in ("nvdec", *KINDS) if wanted == "auto" else (wanted,):
+        kinds: tuple[Literal["nvdec"] | Hardware, ...] = ("nvdec", *KINDS) if wanted == "auto" else (wanted,)
+        for kind in kinds:
             try:
                 return (open_nvdec(), None) if kind == "nvdec" else (None, open_hwaccel(kind))
             except DecoderError as error:
