@@ -11,7 +11,7 @@ MODEL  ?= street
 PORT   ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev wheels demo serve test fuzz audit flow-graph packages perf-analyzer check check-gpu gpu gpu-dry gpu-pack check-web vendor format lock clean
+.PHONY: help setup setup-dev wheels demo serve test fuzz audit flow-graph packages perf-analyzer soak check check-gpu gpu gpu-dry gpu-pack check-web vendor format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,10 @@ packages: ## Install Debian packages for end-to-end tests, some of which are ski
 
 perf-analyzer: ## Unpack Triton's perf_analyzer into .cache, for its end-to-end test (Debian or Ubuntu, x86-64)
 	tests/e2e/perf_analyzer.sh .cache/keywarp/perf_analyzer $(PYTHON)
+
+SOAK ?= --minutes 9 --rude 1000
+soak: $(VENV)/.dev ## See whether a server holds out, for 10 minutes: make soak SOAK='--minutes 480 --rude 100000'
+	$(BIN)/python -m bench.soak $(SOAK)
 
 check: $(VENV)/.dev ## Check lint, format, types, import rules and Dockerfiles
 	$(BIN)/ruff check $(CODE)

@@ -307,7 +307,8 @@ class Service:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Load the models in the background, run the block, and free everything at the end."""
-        tasks = asyncio.create_task(self._load()), asyncio.create_task(self.streams.expire())
+        endless = self.streams.expire(), self.streams.release_memory()
+        tasks = [asyncio.create_task(task) for task in (self._load(), *endless)]
         try:
             yield
         finally:
