@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean
+from typing import get_args
 
 from keywarp.cli.errors import CommandError
 from keywarp.client import SourceError
 from keywarp.clips.opening import open_clip
-from keywarp.engines import Engine, EngineError, FixedInterval, StreamSession, load_bundle
+from keywarp.engines import Engine, EngineError, FixedInterval, Precision, StreamSession, load_bundle
 from keywarp.engines.tracks import Tracker
 from keywarp.experiments.report import machine, table
 from keywarp.protocol.events import Rules
@@ -42,12 +43,15 @@ def main() -> None:
     parser.add_argument("video", help="a video file")
     parser.add_argument("--interval", type=int, default=5, help="key interval, frames")
     parser.add_argument("--frames", type=int, default=300, help="the most frames")
+    parser.add_argument(
+        "--precision", default="auto", choices=get_args(Precision), help="of the engine (default: auto)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     arguments = parser.parse_args()
     costs: dict[str, list[float]] = {"engine": [], "tracking": [], "four rules": [], "four rules, with a snapshot": []}
     events = 0
     try:
-        engine = Engine(load_bundle(arguments.bundle))
+        engine = Engine(load_bundle(arguments.bundle), precision=arguments.precision)
         session = StreamSession(engine, FixedInterval(arguments.interval))
         manifest = engine.bundle.manifest
         if manifest.detection is None:

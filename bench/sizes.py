@@ -12,10 +12,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 from keywarp.clips.opening import open_clip
 from keywarp.commands.sample_video import sample_video
-from keywarp.engines import Bundle, EngineError, load_bundle
+from keywarp.engines import Bundle, EngineError, Precision, load_bundle
 from keywarp.engines.comparison import Clip, Options
 from keywarp.engines.comparison.costs import ROUNDS, measure_costs
 from keywarp.engines.preparation import input_size
@@ -37,7 +38,13 @@ class Figure:
 
 
 def measure(
-    bundle: Bundle, short_side: int | None, clip: Clip, motion: str, interval: int, reporter: ConsoleReporter
+    bundle: Bundle,
+    short_side: int | None,
+    clip: Clip,
+    motion: str,
+    interval: int,
+    precision: Precision,
+    reporter: ConsoleReporter,
 ) -> Figure:
     """Measure one bundle at one input size, on one core.
 
@@ -47,6 +54,7 @@ def measure(
         clip: The video.
         motion: The motion source.
         interval: The key interval in frames.
+        precision: The precision of the engine.
         reporter: Shows how far it is.
 
     Raises:
@@ -54,7 +62,7 @@ def measure(
         ValueError: If the bundle's networks have one input size only.
     """
     sized = with_short_side(bundle, short_side)
-    options = Options(motions=(motion,), intervals=(interval,), threads=1)
+    options = Options(motions=(motion,), intervals=(interval,), threads=1, precision=precision)
     image = next(clip.frames()).image
     height, width = input_size(image.shape[0], image.shape[1], sized.manifest.image)
     reporter.stage(f"{bundle.path.name}, {width}x{height}", ROUNDS)
@@ -71,6 +79,9 @@ def main() -> None:
     parser.add_argument("--short-side", nargs="+", type=int, help="of the input, pixels (default: the bundle's own)")
     parser.add_argument("--motion", help="motion source (default: the bundle's own)")
     parser.add_argument("--interval", type=int, default=10, help="key interval, frames (default: 10)")
+    parser.add_argument(
+        "--precision", default="auto", choices=get_args(Precision), help="of the engine (default: auto)"
+    )
     parser.add_argument("--video", type=Path, help="the video (default: the demo's)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     arguments = parser.parse_args()
@@ -80,7 +91,15 @@ def main() -> None:
         bundles = [load_bundle(path) for path in arguments.bundles]
         with ConsoleReporter() as reporter:
             figures = [
-                measure(b, side, clip, arguments.motion or b.manifest.motion, arguments.interval, reporter)
+                measure(
+                    b,
+                    side,
+                    clip,
+                    arguments.motion or b.manifest.motion,
+                    arguments.interval,
+                    arguments.precision,
+                    reporter,
+                )
                 for b in bundles
                 for side in arguments.short_side or [None]
             ]

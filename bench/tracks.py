@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import lap
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from keywarp.clips.opening import open_clip
 from keywarp.datasets import DataError
 from keywarp.datasets.packages import PackageFile, fetch
-from keywarp.engines import Engine, EngineError, FixedInterval, FrameResult, StreamSession, load_bundle
+from keywarp.engines import Engine, EngineError, FixedInterval, FrameResult, Precision, StreamSession, load_bundle
 from keywarp.engines.tracks import Tracker
 from keywarp.engines.tracks.tracker import iou
 from keywarp.experiments.report import machine, table
@@ -91,6 +91,9 @@ def main() -> None:
     parser.add_argument("--intervals", nargs="+", type=int, default=[1, 5, 10], help="key intervals, frames")
     parser.add_argument("--every", nargs="+", type=int, default=[1], help="process every N-th frame of the video")
     parser.add_argument("--swing", nargs="+", type=int, default=[0], help="pixels by which the camera is made to swing")
+    parser.add_argument(
+        "--precision", default="auto", choices=get_args(Precision), help="of the engine (default: auto)"
+    )
     parser.add_argument("--labels", type=Path, default=LABELS, help="file of tracks")
     parser.add_argument("--packages", type=Path, default=CACHE, help="folder that keeps fetched packages")
     parser.add_argument("--sheet", type=Path, help="write a picture of tracked frames, of the last condition")
@@ -104,7 +107,7 @@ def main() -> None:
             for index, frame in zip(range(labels.last + 1), clip.frames(), strict=False)
             if index >= labels.first - WARM_UP
         }
-        engine = Engine(load_bundle(arguments.bundle))
+        engine = Engine(load_bundle(arguments.bundle), precision=arguments.precision)
         bench = Bench(engine, labels, frames)
         figures = [
             bench.measure(interval, every, swing)

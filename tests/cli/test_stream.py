@@ -77,6 +77,28 @@ def test_the_schedule_is_sent_and_named_in_the_summary(tmp_path: Path, stream: S
     assert json.loads(shown.out)["title"] == "street, adaptive interval 8"  # which a narrow table may wrap
 
 
+def test_regions_the_rate_and_a_table_are_options_of_the_command(tmp_path: Path, stream: Stream) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the extra `parquet` is not installed")
+    heard: list[Hello | None] = []
+
+    def script(peer: Peer) -> None:
+        heard.append(peer.greet())
+        peer.fail(CloseCode.INTERNAL_ERROR, "enough")
+
+    video = write_video(tmp_path / "v.mp4")
+    upper, corner = "0,0 1,0 1,0.2 0,0.2", "0.5,0.5 1,0.5 1,1"
+    with ScriptedPeer(script) as server:
+        stream(server.address, video, "--max-fps", "5", "--hidden", upper, "--hidden", corner)
+    regions = (((0, 0), (1, 0), (1, 0.2), (0, 0.2)), ((0.5, 0.5), (1, 0.5), (1, 1)))
+    assert heard == [Hello(max_fps=5, hidden=regions)]
+    with ScriptedPeer() as server:
+        refused = stream(server.address, video, "--hidden", "0,0 1,1")
+        assert refused.status == 2
+        assert "three or more corners" in " ".join(refused.err.replace("│", "").split())
+        assert stream(server.address, video, "--parquet", tmp_path / "v.parquet").status == 0
+    assert parquet.read_table(tmp_path / "v.parquet").column("frame").to_pylist() == list(range(20))
+
+
 def test_options_that_mean_nothing_for_the_source_are_refused(tmp_path: Path, stream: Stream) -> None:
     video = write_video(tmp_path / "v.mp4")
     (tmp_path / "images").mkdir()

@@ -37,6 +37,33 @@ def test_key_frames_are_placed_by_the_chosen_schedule(
     assert [json.loads(line)["reason"] for line in results.read_text().splitlines()] == reasons
 
 
+def test_a_rate_leaves_frames_out_and_regions_are_hidden(film: Path, tmp_path: Path) -> None:
+    bundle, results = tiny_bundle(tmp_path / "tiny"), tmp_path / "r.ndjson"
+    whole = "0,0 1,0 1,1 0,1"
+    ran = keywarp(
+        "run",
+        film,
+        "--model",
+        bundle.path,
+        "--max-fps",
+        "12.5",
+        "--hidden",
+        whole,
+        "--interval",
+        "2",
+        "--ndjson",
+        results,
+    )
+    assert ran.status == 0, ran.stderr
+    found = [json.loads(line) for line in results.read_text().splitlines()]
+    assert [(one["frame"], one["kind"], one["key_age"]) for one in found] == [
+        (0, "key", 0),
+        (2, "propagated", 2),
+        (4, "key", 0),
+    ]
+    assert {len(one["segmentation"]["regions"]) for one in found} == {0}, "all is black"
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -190,6 +190,45 @@ def test_tracking_is_switched_on_and_off_and_rules_survive_a_restart(
     assert info(again, "gate")["title"] == "The gate"
 
 
+def test_rules_change_one_by_one_like_other_options_and_survive_a_restart(
+    start: Starter, live: SourceServer, tmp_path: Path
+) -> None:
+    tiny_bundle(tmp_path / "tiny", detection=True)
+    server = start(models=tmp_path, data=tmp_path / "data", **PULLING)
+    add(server, "gate", f"{live.address}/gate", zones={"door": [[0, 0], [1, 0], [1, 1]]})
+    seen = {"seen": {"zone": "door"}}
+    changed = change(server, "gate", interval=4, rules=seen, title="The gate")
+    assert (changed["interval"], changed["rules"], changed["title"]) == (4, ["seen"], "The gate")
+    wanted = server.http.get("/v1/streams/gate/rules").json()
+    assert [*wanted["zones"]] == ["door"], "what is left out stays"
+    unfit: list[dict[str, Any]] = [
+        {"zones": {}},
+        {"rules": {"seen": {"classes": ["unicorn"]}}},
+        {"events": ["nowhere"]},
+    ]
+    for wrong in unfit:
+        assert server.http.patch("/v1/streams/gate", json={"interval": 9, **wrong}).status_code == 400
+    assert (info(server, "gate")["interval"], server.http.get("/v1/streams/gate/rules").json()) == (4, wanted)
+    assert change(server, "gate", title=None)["title"] is None
+    assert change(server, "gate", title="The gate")["interval"] == 4
+    server.stop()
+    again = start(models=tmp_path, data=tmp_path / "data", **PULLING)
+    until(again, "gate", "running")
+    assert again.http.get("/v1/streams/gate/rules").json() == wanted
+
+
+def test_the_listing_says_where_a_camera_is_configured(start: Starter, live: SourceServer, tmp_path: Path) -> None:
+    site = write_site(tmp_path, f'[streams.yard]\nsource = "{live.address}/yard"')
+    server = start(data=tmp_path / "data", site=site, **PULLING)
+    add(server, "gate", f"{live.address}/gate", max_fps=5, hidden=[[[0, 0], [1, 0], [1, 1]]])
+    server.http.post("/v1/streams", json={"id": "fed"}).raise_for_status()
+    eventually(lambda: len(streams(server)) == 3)
+    listed = {stream["id"]: stream for stream in server.http.get("/v1/streams").json()}
+    found = {name: stream["configured"] for name, stream in listed.items()}
+    assert found == {"yard": "site", "gate": "stored", "fed": None}
+    assert (listed["gate"]["max_fps"], listed["gate"]["hidden"]) == (5, [[[0, 0], [1, 0], [1, 1]]])
+
+
 def test_another_mode_or_source_connects_a_camera_again_at_once(start: Starter, live: SourceServer) -> None:
     server = start(**PULLING)
     add(server, "gate", f"{live.address}/gate")

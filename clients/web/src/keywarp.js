@@ -25,6 +25,7 @@ export { Feed, chooseCodec, containerOf, openCamera, sendFile } from "./media.js
 /** @typedef {import("./messages.js").Rules} Rules */
 /** @typedef {import("./messages.js").StreamEvent} StreamEvent */
 /** @typedef {import("./messages.js").StreamInfo} StreamInfo */
+/** @typedef {import("./messages.js").Sink} Sink */
 /** @typedef {import("./messages.js").StreamOptions} StreamOptions */
 /** @typedef {import("./messages.js").StreamRequest} StreamRequest */
 /** @typedef {import("./messages.js").WatchMessage} WatchMessage */
@@ -196,6 +197,11 @@ export class Client {
    */
   setRules(id, rules) {
     return this.#send("PUT", `${streamPath(id)}/rules`, rules);
+  }
+
+  /** @returns {Promise<Sink[]>} the server's sinks, which get the results of streams or the events of cameras */
+  sinks() {
+    return this.#json("/v1/sinks");
   }
 
   /** Let the server read its site file and API keys again. @returns {Promise<Reloaded>} */

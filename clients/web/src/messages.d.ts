@@ -97,6 +97,7 @@ export interface StreamInfo {
   max_age: number | null; // seconds
   overlap?: number; // frames
   max_fps?: number | null; // frames per second
+  hidden?: [number, number][][]; // regions that are black, as corners in shares of the frame
   mode: string;
   connected: boolean; // whether a client feeds it, or frames come from its source
   age: number; // seconds since the stream was created
@@ -111,6 +112,7 @@ export interface StreamInfo {
   problem: string | null; // why the stream is retrying, has ended or has failed
   reconnects: number;
   kept: boolean; // whether it is pulled again after a restart of the server
+  configured?: "site" | "stored" | null; // where its camera is configured: in the site file, or kept by the server
   notes?: string[]; // what one should know about its video
   live: LiveStatistics | null;
   sinks: string[];
@@ -119,6 +121,13 @@ export interface StreamInfo {
   rules?: string[]; // the names of the rules that it is watched by
   watchers: number; // subscribers to its results and its preview, and sinks
   server?: string | null; // host and port of its server, in the list of a fleet
+}
+
+export interface Sink {
+  name: string;
+  kind: string; // file, parquet, webhook or mqtt
+  events: boolean; // whether rules may send their events to it
+  classes: string[]; // it gets only what shows one of these; empty: everything
 }
 
 export interface Problem {

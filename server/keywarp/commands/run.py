@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,20 +11,24 @@ import typer
 from keywarp.cli.errors import CommandError
 from keywarp.cli.folders import find_videos, process_one, process_videos
 from keywarp.cli.options import (
-    FOLDER,
     AllowDamageOption,
     AsStoredOption,
     CocoOption,
+    HiddenOption,
     IntervalOption,
     JsonOption,
+    MaxFpsOption,
     MotOption,
     NdjsonOption,
     OutOption,
+    ParquetOption,
     SourceArgument,
     StoredVideoOption,
     TrackOption,
     open_frames,
+    read_regions,
 )
+from keywarp.cli.parquet_file import parquet_opener
 from keywarp.cli.report import record
 from keywarp.cli.result_files import ResultFiles
 from keywarp.cli.summary import Summary, print_notes
@@ -42,12 +45,23 @@ from keywarp.commands.options import (
     PrecisionOption,
     ThreadsOption,
 )
-from keywarp.commands.parquet_file import parquet_opener
-from keywarp.engines import SLICES, DenseMap, Engine, EngineError, Executor, LabelMap, Manifest, StreamSession
+from keywarp.engines import (
+    SLICES,
+    DenseMap,
+    Engine,
+    EngineError,
+    Executor,
+    LabelMap,
+    Manifest,
+    MotionVectors,
+    StreamSession,
+)
 from keywarp.engines.tracks import Tracker
 from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE, ClassInfo, Masks, Schedule, StreamOptions
 from keywarp.server.errors import BadMessageError
 from keywarp.server.models.keypoints import keypoints_info
+from keywarp.server.streams.frame_rate import FrameRate
+from keywarp.server.streams.hiding import Hidden
 from keywarp.server.streams.results import encode_result
 from keywarp.server.streams.schedule import resolve_schedule
 
@@ -92,18 +106,13 @@ def run(
             "long, but key frames are older. Less than the interval.",
         ),
     ] = 0,
+    max_fps: MaxFpsOption = None,
+    hidden: HiddenOption = None,
     out: OutOption = None,
     ndjson: NdjsonOption = None,
     coco: CocoOption = None,
     mot: MotOption = None,
-    parquet: Annotated[
-        Path | None,
-        typer.Option(
-            help=f"Write the results as a Parquet file, with the columns of the server's. {FOLDER}",
-            metavar="FILE",
-            show_default=False,
-        ),
-    ] = None,
+    parquet: ParquetOption = None,
     track: TrackOption = False,
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",
@@ -142,6 +151,7 @@ def run(
         raise typer.BadParameter(f"{bundle.name} detects no objects: choose a detector", param_hint="--track")
     files = ResultFiles(out, ndjson, coco, mot, parquet)
     open_parquet = parquet_opener() if parquet else None
+    regions = read_regions(hidden)
     videos = find_videos(source)
     try:
         slices = SLICES if stream_schedule.overlap else 1
@@ -160,7 +170,15 @@ def run(
                 age, overlap = stream_schedule.max_age, stream_schedule.overlap
                 session = StreamSession(engine, stream_schedule.open(), age, overlap)
                 return record(
-                    _process(executor, session, frames, tracker, masks=_masks(bundle.manifest, files)),
+                    _process(
+                        executor,
+                        session,
+                        frames,
+                        tracker,
+                        FrameRate(max_fps) if max_fps else None,
+                        Hidden(regions),
+                        masks=_masks(bundle.manifest, files),
+                    ),
                     classes=[ClassInfo.model_validate(c.model_dump()) for c in bundle.manifest.classes],
                     keypoints=keypoints_info(bundle.manifest),
                     fps=frames.fps,
@@ -173,7 +191,7 @@ def run(
                     mot=files.mot,
                     others={files.parquet: open_parquet} if files.parquet and open_parquet else {},
                     tracked=track,
-                    total=frames.count,
+                    total=None if max_fps else frames.count,
                     title=run or f"{bundle.name}, {stream_schedule}",
                     counted=lambda summary: replace(summary, missing=frames.missing, notes=frames.notes),
                 )
@@ -198,7 +216,13 @@ def _masks(manifest: Manifest, files: ResultFiles) -> Masks:
 
 
 def _process(
-    executor: Executor, session: StreamSession, frames: Source, tracker: Tracker | None, masks: Masks
+    executor: Executor,
+    session: StreamSession,
+    frames: Source,
+    tracker: Tracker | None,
+    rate: FrameRate | None,
+    hidden: Hidden,
+    masks: Masks,
 ) -> Iterator[ProcessedFrame]:
     """Process every frame.
 
@@ -207,6 +231,8 @@ def _process(
         session: The session that processes the frames.
         frames: The frames.
         tracker: The tracker of the objects, or None.
+        rate: Chooses the frames to process, or None for all.
+        hidden: The regions of frames that are made black.
         masks: The form of masks in the wire results. Label maps and dense maps are always available as arrays.
 
     Yields:
@@ -215,12 +241,17 @@ def _process(
     manifest = session.engine.bundle.manifest
     classes = tuple(ClassInfo.model_validate(c.model_dump()) for c in manifest.classes)
     asked = time.perf_counter()
-    for frame in frames:
+    vectors: list[MotionVectors | None] = []  # of the frames since the last one that was processed
+    gap = False
+    for index, frame in enumerate(frames):
         started = time.perf_counter()
-        vectors = (motion_vectors(frame),)
-        found = executor.submit(
-            session, frame.image, vectors=vectors, timestamp=frame.timestamp, gap=frame.gap
-        ).result()
+        vectors.append(motion_vectors(frame))
+        gap = gap or frame.gap
+        if rate and not rate.takes(index / frames.fps if frame.timestamp is None else frame.timestamp):
+            continue
+        image, skipped = hidden.cover(frame.image), len(vectors) - 1
+        found = executor.submit(session, image, index, skipped, vectors, frame.timestamp, gap=gap).result()
+        vectors, gap = [], False
         if tracker:
             found = tracker.update(found, frame.timestamp)
         result = encode_result(
@@ -237,5 +268,5 @@ def _process(
         latency = time.perf_counter() - started
         label_map = found.output.labels if isinstance(found.output, LabelMap) else None
         value_map = found.output.values if isinstance(found.output, DenseMap) else None
-        yield ProcessedFrame(result, frame.image, latency, label_map=label_map, value_map=value_map, classes=classes)
+        yield ProcessedFrame(result, image, latency, label_map=label_map, value_map=value_map, classes=classes)
         asked = time.perf_counter()

@@ -21,6 +21,7 @@ from keywarp.server.routes import (
     models,
     open_inference,
     reload,
+    sinks,
     streams,
     videos,
     wall,
@@ -94,7 +95,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
         (openapi.STREAMS, (streams, websocket, fleet)),
         (openapi.WATCHING, (watch, wall)),
         (openapi.VIDEOS, (videos, annotated)),
-        (openapi.EVENTS, (events,)),
+        (openapi.EVENTS, (events, sinks)),
         (openapi.MODELS, (models,)),
         (openapi.OPERATION, (health, reload)),
     ):

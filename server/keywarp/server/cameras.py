@@ -7,11 +7,21 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
-from keywarp.protocol import CameraOptions, Changes, ChangeStream, CreateStream, StreamOptions
+from pydantic import ValidationError
+
+from keywarp.protocol import CameraOptions, Changes, ChangeStream, CreateStream, StreamOptions, faults
 from keywarp.protocol.events import Rules
+from keywarp.protocol.messages import Origin
 from keywarp.server.camera_store import CameraStore, StoredCamera
 from keywarp.server.decode.sources import SourceUrl
-from keywarp.server.errors import CameraStoreError, DrainingError, InternalError, ServerError, SiteError
+from keywarp.server.errors import (
+    BadMessageError,
+    CameraStoreError,
+    DrainingError,
+    InternalError,
+    ServerError,
+    SiteError,
+)
 from keywarp.server.leases import Leases
 from keywarp.server.pulls import Pulls
 from keywarp.server.security.pull_hosts import AllowList
@@ -104,32 +114,43 @@ class Cameras:
             except InternalError:
                 await self.remove(stream)
                 raise
-        self._pull(stream, source, kept=self._store is not None)
+        self._pull(stream, source, "stored" if self._store else None)
         return stream
 
     async def change(self, stream: Stream, changes: ChangeStream) -> None:
-        """Change the options of any running stream, and keep them for the next start of the server.
+        """Change the options and the rules of any running stream, and keep them for the next start of the server.
 
         Raises:
-            BadMessageError: The options contradict each other, or the source isn't a URL to pull from.
+            BadMessageError: The options or the rules contradict each other or don't fit the model, there is no such
+                sink, or the source isn't a URL to pull from. Nothing has changed.
             SourceForbiddenError: The source's host isn't on the allow-list.
             NotPulledError: A new source is given, but the stream isn't pulled, or its pull has ended.
             InternalError: The options can't be kept.
         """
-        given = changes.model_dump(exclude_unset=True)
+        given = changes.model_fields_set
         pull = self._pulls[stream] if "source" in given else self._pulls.get(stream)
         source = pull.source if pull else None
         if pull and "source" in given:
-            source = SourceUrl.parse(given.pop("source") or "")
+            source = SourceUrl.parse(changes.source or "")
             await pull.check_allowed(source)
+        rules = None
+        if not given.isdisjoint(Rules.model_fields):
+            try:
+                rules = changes.watched_by(stream.rules)
+            except ValidationError as error:
+                raise BadMessageError(faults.describe(error, limit=1)) from error
+            self._service.check_rules(stream, rules)
         before = stream.options.model_dump(include=set(CameraOptions.model_fields))
-        options = CameraOptions.model_validate(before | given)
+        options = CameraOptions.model_validate(before | changes.options)
         await self._service.change_stream(stream, source.with_default_mode(options) if source else options)
+        if rules:
+            await self._service.watch_stream(stream, rules)
         if pull and source and source != pull.source:
             pull.change_source(source)
         if camera := self._stored.get(stream.id):
-            request = camera.request.model_copy(update=changes.model_dump(exclude_unset=True))
-            self._stored[stream.id] = camera.model_copy(update={"request": request})
+            update = changes.options | ({"source": changes.source} if "source" in given else {})
+            request = camera.request.model_copy(update=update)
+            self._stored[stream.id] = camera.model_copy(update={"request": request, "rules": rules or camera.rules})
             await self._save(stream.id)
 
     async def set_rules(self, stream: Stream, rules: Rules) -> None:
@@ -271,13 +292,13 @@ class Cameras:
     async def _start_planned(self, name: str, planned: SiteStream) -> None:
         source = SourceUrl.parse(planned.source)
         stream = await self._service.create_watched(source.with_default_mode(planned), name, planned)
-        self._pull(stream, source, self._trusting(source))
+        self._pull(stream, source, "site", self._trusting(source))
 
     async def _change_planned(self, stream: Stream, old: SiteStream, new: SiteStream) -> bool:
         """Change a running camera of the site. Return False if it has to be started anew."""
         fields = {name for name in SiteStream.model_fields if getattr(old, name) != getattr(new, name)}
         pull = self._pulls.get(stream)
-        if not pull or not fields <= {*ChangeStream.model_fields, *Rules.model_fields}:
+        if not pull or not fields <= {*ChangeStream.model_fields}:
             return False
         source = SourceUrl.parse(new.source)
         await self._service.change_stream(stream, source.with_default_mode(new))
@@ -307,12 +328,14 @@ class Cameras:
                 await self._service.watch_stream(stream, camera.rules)
             except ServerError as error:
                 log.error("camera %s runs without its rules: %s", name, error)
-        self._pull(stream, source)
+        self._pull(stream, source, "stored")
         if camera.paused:
             self._pulls[stream].pause()
 
-    def _pull(self, stream: Stream, source: SourceUrl, allowed: AllowList | None = None, *, kept: bool = True) -> None:
-        pulling = self._pulls.start(stream, source, allowed, kept=kept)
+    def _pull(
+        self, stream: Stream, source: SourceUrl, configured: Origin | None, allowed: AllowList | None = None
+    ) -> None:
+        pulling = self._pulls.start(stream, source, allowed, configured=configured)
         pulling.add_done_callback(lambda done: self._pull_ended(stream, done))
 
     def _pull_ended(self, stream: Stream, done: asyncio.Task[bool]) -> None:

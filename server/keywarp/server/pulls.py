@@ -14,6 +14,7 @@ from typing import Final
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from keywarp.protocol import FrameHeader, StreamState
+from keywarp.protocol.messages import Origin
 from keywarp.server.decode.sources import SourceDecoder, SourceUrl
 from keywarp.server.errors import (
     BadVideoError,
@@ -27,7 +28,8 @@ from keywarp.server.errors import (
 from keywarp.server.security.pull_hosts import AllowList
 from keywarp.server.service import Service
 from keywarp.server.streams.pipeline import Pipeline, ReceivedPayload
-from keywarp.server.streams.stream import PullStatus, Stream
+from keywarp.server.streams.pull_status import PullStatus
+from keywarp.server.streams.stream import Stream
 from keywarp.server.task_scope import task_scope
 
 log = logging.getLogger(__name__)
@@ -65,7 +67,7 @@ class Pulls:
         await _check_allowed(self._allowed, source)
 
     def start(
-        self, stream: Stream, source: SourceUrl, allowed: AllowList | None = None, *, kept: bool = False
+        self, stream: Stream, source: SourceUrl, allowed: AllowList | None = None, *, configured: Origin | None = None
     ) -> asyncio.Task[bool]:
         """Pull a stream until it is removed.
 
@@ -73,13 +75,13 @@ class Pulls:
             stream: The stream to feed.
             source: The URL to pull.
             allowed: The hosts that may be connected to, or None for the allow-list of the settings.
-            kept: Whether the stream is pulled again after a restart of the server.
+            configured: Where the camera is configured that is pulled again after a restart of the server, or None.
 
         Returns:
             The task that pulls, with the result of `Pull.run`.
         """
         pull = Pull(self._service, stream, source, allowed or self._allowed)
-        pull.status.kept = kept
+        pull.status.kept, pull.status.configured = configured is not None, configured
         task = asyncio.create_task(pull.run())
         self._pulls[stream] = pull, task
         task.add_done_callback(lambda _: self._pulls.pop(stream, None))

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor as Pool
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from keywarp.engines import BundleError, EngineError
 from keywarp.engines.manifest import Manifest
 from keywarp.protocol import StreamOptions
 from keywarp.protocol.events import Rules
+from keywarp.server.decode.hwaccel import KINDS, Hardware, Hwaccel, open_hwaccel
 from keywarp.server.decode.memory import limit_allocations
 from keywarp.server.decode.nvdec import Nvdec, open_nvdec
 from keywarp.server.decode.video import VideoOptions
@@ -42,9 +43,10 @@ from keywarp.server.security.quotas import UNLIMITED, Limits, Quota
 from keywarp.server.settings import Settings
 from keywarp.server.sinks.delivery import DEFAULT_POLICY, DeliveryPolicy, Sinks
 from keywarp.server.site import read_site
+from keywarp.server.streams.context import StreamContext
 from keywarp.server.streams.registry import StreamRegistry
 from keywarp.server.streams.schedule import ScheduleOptions, resolve_schedule
-from keywarp.server.streams.stream import Stream, StreamContext
+from keywarp.server.streams.stream import Stream
 from keywarp.server.telemetry.metrics import Metrics
 from keywarp.server.telemetry.traces import open_tracer
 from keywarp.server.workers import Workers
@@ -95,7 +97,7 @@ class Service:
             if name not in names:
                 raise BundleError(f"there is no model {name!r}; there are: {', '.join(names)}")
         limit_allocations(settings.max_pixels)
-        self.nvdec = self._open_nvdec()
+        self.nvdec, self.hwaccel = self._open_decoder()
         self.devices: tuple[Device, ...] = ()  # empty until the devices are found
         self.metrics = Metrics(
             lambda: len(self.streams),
@@ -141,6 +143,7 @@ class Service:
         return VideoOptions(
             self.settings.max_pixels,
             self.nvdec,
+            self.hwaccel,
             vectors=stream.engine.takes_vectors,
             upright=stream.upright,
             video=stream.video,
@@ -247,6 +250,15 @@ class Service:
         if options.track and manifest.detection is None:
             raise BadMessageError(f"`track` needs a model that detects objects, and {manifest.name!r} doesn't")
 
+    def check_rules(self, stream: Stream, rules: Rules) -> None:
+        """Check that a stream can be watched by rules.
+
+        Raises:
+            BadMessageError: The stream's model has no such class, or there is no such sink.
+        """
+        self.sinks.check(rules.events, events=True)
+        check_rules(rules, stream.engine.bundle.manifest)
+
     async def watch_stream(self, stream: Stream, rules: Rules) -> None:
         """Watch a stream by rules from now on, instead of those before, whose events end.
 
@@ -352,16 +364,25 @@ class Service:
                         f"{', '.join(sorted(known))}"
                     )
 
-    def _open_nvdec(self) -> Nvdec | None:
-        if self.settings.decoder == "software":
-            return None
-        try:
-            return open_nvdec()
-        except DecoderError as error:
-            if not self.settings.cpu_fallback:
-                raise
-            log.warning("%s: the processor decodes video instead", error)
-            return None
+    def _open_decoder(self) -> tuple[Nvdec | None, Hwaccel | None]:
+        """Open the hardware that decodes video, if there is to be any."""
+        wanted = self.settings.decoder
+        if wanted == "software":
+            return None, None
+        kinds: tuple[Literal["nvdec"] | Hardware, ...] = ("nvdec", *KINDS) if wanted == "auto" else (wanted,)
+        for kind in kinds:
+            try:
+                return (open_nvdec(), None) if kind == "nvdec" else (None, open_hwaccel(kind))
+            except DecoderError as error:
+                if wanted == "auto":
+                    log.info("%s", error)
+                elif self.settings.cpu_fallback:
+                    log.warning("%s: the processor decodes video instead", error)
+                else:
+                    raise
+        if wanted == "auto":
+            log.info("the processor decodes video")
+        return None, None
 
     def _refuse_over_limits(self, model: str, owner: Quota) -> None:
         limit = self.settings.model_limit.get(model)

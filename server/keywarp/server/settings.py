@@ -58,9 +58,10 @@ class Settings(BaseModel):
         description="Frames of different streams that run at the same time on the CPU, each on its share of the cores; "
         "0 chooses by the number of cores, and 1 runs one after another. There are never more than cores.",
     )
-    decoder: Literal["software", "nvdec"] = Field(
+    decoder: Literal["software", "nvdec", "vaapi", "qsv", "auto"] = Field(
         default="software",
-        description="What decodes video: the CPU, or the hardware of an NVIDIA GPU for the codecs that it supports.",
+        description="What decodes video: the CPU, the hardware of an NVIDIA GPU (nvdec), or of an Intel one (vaapi, "
+        "qsv), for the codecs that it supports; auto takes the first that works, or else the CPU.",
     )
     motion: MotionName | None = Field(
         default=None,

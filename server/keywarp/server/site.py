@@ -23,7 +23,7 @@ topic = "keywarp/{stream}"
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, field_validator
@@ -62,10 +62,12 @@ class SiteStream(CameraOptions, Rules):
 
 
 class _SiteSink(_Table):
+    kind: ClassVar[str]
     classes: tuple[str, ...] = ()
 
 
 class _File(_SiteSink):
+    kind: ClassVar[str] = "file"
     file: str
     max_bytes: int = Field(default=GIBIBYTE, ge=1024)
 
@@ -74,6 +76,7 @@ class _File(_SiteSink):
 
 
 class _Parquet(_SiteSink):
+    kind: ClassVar[str] = "parquet"
     parquet: str
     max_bytes: int = Field(default=GIBIBYTE, ge=1024)
     max_rows: int = Field(default=100_000, ge=1)
@@ -90,6 +93,7 @@ class _Parquet(_SiteSink):
 
 
 class _Webhook(_SiteSink):
+    kind: ClassVar[str] = "webhook"
     webhook: str = Field(pattern=r"^https?://[^/]+")
     headers: dict[str, str] = {}
     secret: str | None = None
@@ -99,6 +103,7 @@ class _Webhook(_SiteSink):
 
 
 class _Mqtt(_SiteSink):
+    kind: ClassVar[str] = "mqtt"
     mqtt: str = Field(pattern=r"^mqtts?://[^/]+$")
     topic: str = Field(default="keywarp/{stream}", pattern=r"^[^+#]+$")
     discovery: str | None = Field(default=None, pattern=r"^[^+#]+$")  # the prefix that Home Assistant listens to

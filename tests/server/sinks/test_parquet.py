@@ -249,7 +249,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_all_columns_are_documented() -> None:
-    from keywarp.server.sinks.parquet import SCHEMA
+    from keywarp.protocol.columns import SCHEMA
 
     text = (Path(__file__).parents[3] / "docs" / "cameras.md").read_text()
     assert isinstance(SCHEMA, pa.Schema)

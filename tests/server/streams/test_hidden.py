@@ -1,13 +1,15 @@
 """Regions of frames that are hidden before anything sees them."""
 
+import json
+
 import numpy as np
 import pytest
 
 from keywarp.client import Client
-from keywarp.protocol import Hello
+from keywarp.protocol import Hello, Result
 from keywarp.server.streams.hiding import Hidden
 from tests.server.conftest import Running
-from tests.server.media import RED, jpeg
+from tests.server.media import NO_DELAY, RED, encode, jpeg, plain
 
 LEFT = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))
 
@@ -63,3 +65,27 @@ def test_regions_of_a_stream_that_a_connection_created_can_be_hidden_while_it_ru
 @pytest.mark.parametrize("region", [[[0, 0], [1, 1]], [[0, 0], [1, 0], [1, 2]]])
 def test_a_region_that_is_none_is_refused(server: Running, region: list[list[float]]) -> None:
     assert server.http.post("/v1/streams", json={"hidden": [region]}).status_code == 422
+
+
+def test_regions_of_an_uploaded_video_are_hidden_in_its_query(server: Running) -> None:
+    def red(**query: str) -> float:
+        video, _ = encode([plain(RED)] * 3, "h264", NO_DELAY)
+        posted = server.http.post("/v1/videos", params={"codec": "h264", "interval": "1", **query}, content=video)
+        first = Result.model_validate_json(posted.text.splitlines()[0])
+        assert first.segmentation is not None
+        return sum(region.area for region in first.segmentation.regions if region.name == "red")
+
+    assert red(hidden=json.dumps([LEFT])) == pytest.approx(red() / 2, abs=0.1)
+    refused = server.http.post("/v1/videos", params={"hidden": "[[[0, 0], [1, 1]]]"}, content=b"")
+    assert refused.status_code == 422
+    assert "hidden" in refused.text
+
+
+def test_regions_and_the_rate_of_a_stream_of_the_client_are_sent(server: Running) -> None:
+    frames = [plain(RED)] * 10
+    with Client(server.url) as client, client.stream(frames, hidden=[LEFT], max_fps=1, interval=1) as results:
+        found = [result.result.segmentation for result in results]
+        assert found[0] is not None
+        assert sum(region.area for region in found[0].regions if region.name == "red") == pytest.approx(0.5, abs=0.1)
+        assert len(found) + results.dropped == len(frames)
+        assert results.dropped > 0

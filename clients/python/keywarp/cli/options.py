@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from keywarp.client import Client, Source, SourceOptionError, open_source
-from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE
+from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE, HiddenRegion
+from keywarp.protocol.messages import MAX_FPS
 
 SourceArgument = Annotated[
     str,
@@ -55,6 +57,28 @@ OverlapOption = Annotated[
         show_default=False,
     ),
 ]
+MaxFpsOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.001,
+        max=MAX_FPS,
+        help="The most frames per second to process, evenly spaced. Others are left out (default: all).",
+        metavar="FPS",
+        show_default=False,
+    ),
+]
+
+
+HiddenOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--hidden",
+        help="Make a region black before anything sees it, given by corners x,y in shares of the width and height: "
+        "'0,0 1,0 1,0.2 0,0.2' is the upper fifth. The option may be repeated.",
+        metavar="CORNERS",
+        show_default=False,
+    ),
+]
 OutOption = Annotated[
     Path | None,
     typer.Option("--out", help=f"Write an annotated MP4 video. {FOLDER}", metavar="FILE", show_default=False),
@@ -66,6 +90,15 @@ NdjsonOption = Annotated[
 CocoOption = Annotated[
     Path | None,
     typer.Option("--coco", help=f"Write the results as a COCO file. {FOLDER}", metavar="FILE", show_default=False),
+]
+ParquetOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--parquet",
+        help=f"Write the results as a Parquet file, with the columns of the server's. {FOLDER}",
+        metavar="FILE",
+        show_default=False,
+    ),
 ]
 MotOption = Annotated[
     Path | None,
@@ -103,6 +136,26 @@ AllowDamageOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", "--summary-json", help="Print the figures as JSON.")]
+
+
+def read_regions(texts: list[str] | None) -> tuple[HiddenRegion, ...]:
+    """Read the regions that `--hidden` gives.
+
+    Raises:
+        typer.BadParameter: If one is none.
+    """
+    regions: TypeAdapter[HiddenRegion] = TypeAdapter(HiddenRegion)
+    found = []
+    for text in texts or ():
+        try:
+            found.append(regions.validate_python([corner.split(",") for corner in text.split()]))
+        except ValidationError as error:
+            raise typer.BadParameter(
+                f"{text!r} isn't a region: write three or more corners x,y in shares of the width and height, such as "
+                "'0,0 1,0 1,0.2 0,0.2'",
+                param_hint="--hidden",
+            ) from error
+    return tuple(found)
 
 
 def open_frames(source: str, *, as_stored: bool, video: int | None, vectors: bool = False) -> Source:

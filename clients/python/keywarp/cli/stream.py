@@ -16,20 +16,25 @@ from keywarp.cli.options import (
     ApiKeyOption,
     AsStoredOption,
     CocoOption,
+    HiddenOption,
     IntervalOption,
     JsonOption,
     MaxAgeOption,
+    MaxFpsOption,
     MotOption,
     NdjsonOption,
     OutOption,
     OverlapOption,
+    ParquetOption,
     ServerOption,
     SourceArgument,
     StoredVideoOption,
     TrackOption,
     open_client,
     open_frames,
+    read_regions,
 )
+from keywarp.cli.parquet_file import parquet_opener
 from keywarp.cli.report import record
 from keywarp.cli.result_files import ResultFiles
 from keywarp.cli.summary import Summary, print_notes
@@ -78,6 +83,8 @@ def stream(
     ] = None,
     max_age: MaxAgeOption = None,
     overlap: OverlapOption = None,
+    max_fps: MaxFpsOption = None,
+    hidden: HiddenOption = None,
     mode: Annotated[
         Mode | None,
         typer.Option(
@@ -89,6 +96,7 @@ def stream(
     ndjson: NdjsonOption = None,
     coco: CocoOption = None,
     mot: MotOption = None,
+    parquet: ParquetOption = None,
     track: TrackOption = False,
     codec: Annotated[
         Codec, typer.Option(help="Send JPEG images, a file's own packets (h264, ...) or the file as it is (mp4, ...).")
@@ -130,13 +138,17 @@ def stream(
 
     Example: keywarp stream gate.mkv --codec h264 --video 1 --as-stored --allow-damage --ndjson results.ndjson
 
+    Example: keywarp stream rtsp://192.168.7.20/stream1 --mode latest --max-fps 5 --hidden '0,0 1,0 1,0.2 0,0.2'
+
     Example: keywarp stream videos --ndjson results --out annotated
     """
     images = codec == "image"
     for name, value in (("--in-flight", in_flight), ("--quality", quality)):
         if value is not None and not images:
             raise typer.BadParameter(f"means nothing for --codec {codec}, which sends no JPEG images", param_hint=name)
-    files = ResultFiles(out, ndjson, coco, mot)
+    files = ResultFiles(out, ndjson, coco, mot, parquet)
+    open_parquet = parquet_opener() if parquet else None
+    regions = read_regions(hidden)
     videos = find_videos(source)
     with open_client(server, api_key) as client, _warnings_on_stderr():
 
@@ -153,6 +165,8 @@ def stream(
                         max_interval=max_interval,
                         max_age=max_age,
                         overlap=overlap,
+                        max_fps=max_fps,
+                        hidden=regions,
                         mode=mode,
                         track=True if track else None,
                         upright=False if as_stored and not images else None,  # servers of before don't know the option
@@ -185,8 +199,9 @@ def stream(
                     json=files.ndjson,
                     coco=files.coco,
                     mot=files.mot,
+                    others={files.parquet: open_parquet} if files.parquet and open_parquet else {},
                     tracked=track,
-                    total=frames.count,
+                    total=None if max_fps else frames.count,
                     title=run or f"{ready.model.name}, {adaptive}interval {ready.interval}",
                     counted=counted,
                 )

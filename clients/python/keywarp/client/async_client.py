@@ -35,6 +35,7 @@ from keywarp.protocol import (
     Reliability,
     Resolution,
     Schedule,
+    SinkInfo,
     StreamInfo,
 )
 from keywarp.protocol.events import Event, Rules
@@ -187,6 +188,10 @@ class AsyncClient(AsyncClosable):
         """List what the rules of streams reported, the newest first. `Client.events` describes the arguments."""
         return await self._do(rest.events(stream_id, rule, limit))
 
+    async def sinks(self) -> tuple[SinkInfo, ...]:
+        """List the server's sinks, which get the results of streams or the events of cameras."""
+        return await self._do(rest.sinks())
+
     async def delete_stream(self, stream_id: str) -> None:
         """Delete a stream."""
         await self._do(rest.delete_stream(stream_id))
@@ -220,6 +225,7 @@ class AsyncClient(AsyncClosable):
         max_interval: int | None = None,
         max_age: float | None = None,
         overlap: int | None = None,
+        max_fps: float | None = None,
         mode: Mode | None = None,
         masks: Masks | None = None,
         resolution: Resolution | None = None,
@@ -227,6 +233,7 @@ class AsyncClient(AsyncClosable):
         track: bool | None = None,
         upright: bool | None = None,
         video: int | None = None,
+        hidden: Sequence[HiddenRegion] = (),
         codec: Codec = "image",
         in_flight: int = 2,
         quality: int = 90,
@@ -247,6 +254,7 @@ class AsyncClient(AsyncClosable):
             max_interval=max_interval,
             max_age=max_age,
             overlap=overlap,
+            max_fps=max_fps,
             mode=mode,
             masks=masks,
             resolution=resolution,
@@ -254,6 +262,7 @@ class AsyncClient(AsyncClosable):
             track=track,
             upright=upright,
             video=video,
+            hidden=tuple(hidden) or None,
             codec=codec,
         )
         setup = StreamSetup(hello, in_flight, quality, on_error, decode, stream_id, Reconnect.of(reconnect))

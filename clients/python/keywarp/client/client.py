@@ -34,6 +34,7 @@ from keywarp.protocol import (
     Reliability,
     Resolution,
     Schedule,
+    SinkInfo,
     StreamInfo,
 )
 from keywarp.protocol.events import Event, Rules
@@ -236,7 +237,8 @@ class Client(Closable):
             stream_id: The stream's id.
             changes: The new values of `interval`, `schedule`, `max_interval`, `max_age`, `overlap`, `max_fps`, `track`,
                 `hidden`, `masks`, `resolution`, `reliability`, `mode` (of a stream that clients feed, from the next
-                connection on) and `source` (of a pulled one). None is the server's default, as in `create_stream`.
+                connection on), `source` (of a pulled one), and of the fields of `Rules`, one by one: `title`, `zones`,
+                `lines`, `rules`, `events`, ... None is the server's default, as in `create_stream`.
 
         Raises:
             ValueError: If there is no such option, or its value is invalid.
@@ -293,6 +295,10 @@ class Client(Closable):
         """
         return self._do(rest.events(stream_id, rule, limit))
 
+    def sinks(self) -> tuple[SinkInfo, ...]:
+        """List the server's sinks, which get the results of streams or the events of cameras."""
+        return self._do(rest.sinks())
+
     def delete_stream(self, stream_id: str) -> None:
         """Delete a stream.
 
@@ -339,6 +345,7 @@ class Client(Closable):
         max_interval: int | None = None,
         max_age: float | None = None,
         overlap: int | None = None,
+        max_fps: float | None = None,
         mode: Mode | None = None,
         masks: Masks | None = None,
         resolution: Resolution | None = None,
@@ -346,6 +353,7 @@ class Client(Closable):
         track: bool | None = None,
         upright: bool | None = None,
         video: int | None = None,
+        hidden: Sequence[HiddenRegion] = (),
         codec: Codec = "image",
         in_flight: int = 2,
         quality: int = 90,
@@ -375,6 +383,7 @@ class Client(Closable):
                 key frame before, while the new one is computed between them. So no frame takes as long as a key frame,
                 but key ages grow by so many frames, or by fewer in the mode `latest`. 0 lets key frames block. None is
                 the server's default.
+            max_fps: The most frames per second that are processed. Others are dropped, evenly. None is all.
             mode: `lossless` processes every frame. `latest` drops a frame that waits for the device when a newer one
                 comes (`ResultStream.dropped` counts them), and always sends the newest frame of a live source
                 (`ResultStream.unsent` counts the others). None is `lossless`.
@@ -388,6 +397,8 @@ class Client(Closable):
             upright: Whether frames are turned as the image or video says, or left as their pixels are stored. None is
                 True, or what `open_source` was given.
             video: Which of the videos of a file or URL, from 0. None is the best, or what `open_source` was given.
+            hidden: Regions that are made black before anything sees the frames, each as corners (x, y) in shares of the
+                frame's width and height.
             codec: `image` sends each frame as a JPEG. `h264`, `hevc`, `vp8`, `vp9` and `av1` send a file's packets, and
                 `mpegts`, `mp4` and `webm` send a file of this kind, without decoding or compressing anything again.
             in_flight: The most images that wait for their results at a time. With 1, the next frame of a live source is
@@ -417,6 +428,7 @@ class Client(Closable):
             max_interval=max_interval,
             max_age=max_age,
             overlap=overlap,
+            max_fps=max_fps,
             mode=mode,
             masks=masks,
             resolution=resolution,
@@ -424,6 +436,7 @@ class Client(Closable):
             track=track,
             upright=upright,
             video=video,
+            hidden=tuple(hidden) or None,
             codec=codec,
         )
         setup = StreamSetup(hello, in_flight, quality, on_error, decode, stream_id, Reconnect.of(reconnect))

@@ -22,6 +22,7 @@ from keywarp.protocol import (
     ModelInfo,
     Problem,
     Result,
+    SinkInfo,
     StreamInfo,
     faults,
 )
@@ -157,6 +158,11 @@ def events(stream_id: str | None, rule: str | None, limit: int) -> Call[tuple[Ev
     query = {"stream": stream_id, "rule": rule, "limit": str(limit)}
     params = {name: value for name, value in query.items() if value is not None}
     return Call(TypeAdapter(tuple[Event, ...]), "GET", "/v1/events", params)
+
+
+def sinks() -> Call[tuple[SinkInfo, ...]]:
+    """List the sinks."""
+    return Call(TypeAdapter(tuple[SinkInfo, ...]), "GET", "/v1/sinks")
 
 
 def delete_stream(stream_id: str) -> Call[None]:

@@ -41,6 +41,13 @@ Mode = Literal["lossless", "latest"]
 Masks = Literal["png", "rle", "none"]
 Resolution = Literal["model", "frame"]
 Reliability = Literal["none", "map"]
+# Corners as shares of the frame's width and height; the last is joined to the first
+HiddenRegion = Annotated[
+    tuple[tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]], ...],
+    Field(min_length=3, max_length=64),
+]
+# Where a camera is configured: in the site file, or in the database of those that were added while the server ran
+Origin = Literal["site", "stored"]
 # `open` is a stream that clients feed; the other states are those of a stream that the server pulls.
 StreamState = Literal["open", "connecting", "running", "retrying", "unauthorized", "paused", "ended", "failed"]
 
@@ -120,6 +127,7 @@ class StreamInfo(Message):
     max_age: float | None = None  # seconds after which a key frame is too old to propagate from; None: never
     overlap: int = 0  # frames that may still be propagated from the key frame before, while the next is computed
     max_fps: float | None = None  # the most frames per second that are processed; None: all
+    hidden: tuple[HiddenRegion, ...] = ()  # regions that are black to everything behind the decoder
     mode: str = "lossless"
     connected: bool  # whether a client feeds it, or frames come from the source that it is pulled from
     age: float  # seconds since it was created
@@ -140,6 +148,8 @@ class StreamInfo(Message):
     problem: str | None = None  # a pulled stream's last problem
     reconnects: int = 0  # how often a pulled stream's source was opened again
     kept: bool = False  # whether the server pulls it again after a restart
+    # `site`: changes last until a restart or a reload that changes it; `stored`: they are kept; None: nothing is kept
+    configured: Origin | None = None
     notes: tuple[str, ...] = ()  # what one should know about its video, such as that another video was left out
     server: str | None = None  # host and port of its server, in the list of a fleet
 
@@ -157,6 +167,15 @@ class FleetInfo(Message):
 
     servers: tuple[ServerInfo, ...]  # the one that was asked comes first
     streams: tuple[StreamInfo, ...]
+
+
+class SinkInfo(Message):
+    """A sink of the server. Where it leads isn't told, because that may hold passwords."""
+
+    name: str
+    kind: str  # file, parquet, webhook or mqtt
+    events: bool  # whether rules may send their events to it
+    classes: tuple[str, ...] = ()  # it gets only what shows one of these; empty: everything
 
 
 class Changes(Message):
@@ -327,13 +346,6 @@ class StreamOptions(Request):
     # Whether frames are turned as the video's display matrix or the image's EXIF orientation says; None: they are
     upright: bool | None = None
     video: int | None = Field(default=None, ge=0)  # which of a container's videos, from 0; None: the best
-
-
-# Corners as shares of the frame's width and height; the last is joined to the first
-HiddenRegion = Annotated[
-    tuple[tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]], ...],
-    Field(min_length=3, max_length=64),
-]
 
 
 class CameraOptions(StreamOptions):

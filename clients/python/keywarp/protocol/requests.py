@@ -1,10 +1,11 @@
 """The bodies of the requests that create and change streams."""
 
-from typing import Annotated, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
 from pydantic import Field
 
-from keywarp.protocol.events import Rules
+from keywarp.protocol.events import MAX_RULES, Line, Name, Rule, Rules, Zone
 from keywarp.protocol.messages import (
     MAX_FPS,
     MAX_INTERVAL,
@@ -53,3 +54,27 @@ class ChangeStream(Request):
     hidden: Annotated[tuple[HiddenRegion, ...], Field(max_length=32)] | None = None
     mode: Mode | None = None  # of a stream that clients feed, from the next connection on
     source: Annotated[str, Field(max_length=2048)] | None = None  # another URL for a stream that the server pulls
+    # The fields of `Rules`. If one is given, events that are open end
+    title: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    timezone: str | None = None
+    zones: Annotated[Mapping[Name, Zone], Field(max_length=MAX_RULES)] | None = None
+    lines: Annotated[Mapping[Name, Line], Field(max_length=MAX_RULES)] | None = None
+    rules: Annotated[Mapping[Name, Rule], Field(max_length=MAX_RULES)] | None = None
+    clip_before: float | None = Field(default=None, ge=0, le=60)
+    clip_after: float | None = Field(default=None, ge=0, le=60)
+    events: Annotated[tuple[str, ...], Field(max_length=16)] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is given, without the source, zones, lines and rules."""
+        return self.model_dump(exclude={"source", *Rules.model_fields}, exclude_unset=True)
+
+    def watched_by(self, rules: Rules) -> Rules:
+        """Return what a stream with these zones, lines and rules is watched by after the change.
+
+        Raises:
+            ValueError: They contradict each other.
+        """
+        given = self.model_dump(include={*Rules.model_fields}, exclude_unset=True)
+        kept = rules.model_dump(include={*Rules.model_fields} - {*given}, exclude_unset=True)
+        return Rules.model_validate(kept | {name: value for name, value in given.items() if value is not None})

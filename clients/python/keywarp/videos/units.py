@@ -10,7 +10,7 @@ from keywarp.images.orientation import UPRIGHT, jpeg_orientation
 from keywarp.videos.orientation import orientation_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import av
     import numpy as np
@@ -87,6 +87,7 @@ class SoftwareDecoder:
         *,
         vectors: bool = False,
         threads: int | None = 1,
+        options: "Mapping[str, str] | None" = None,
     ) -> None:
         """Set up a decoder.
 
@@ -98,6 +99,7 @@ class SoftwareDecoder:
             threads: The number of threads, or None for all that help; codecs in `PATCHED_UP` have one. Threads share
                 the slices of a frame, not frames, which would hold back a frame per thread and lose some motion
                 vectors. So the only delay is the one that the video's frame order requires.
+            options: Further options of FFmpeg's decoder.
         """
         self._codec = context.codec.canonical_name
         context.thread_type = "SLICE"
@@ -106,9 +108,10 @@ class SoftwareDecoder:
         elif threads is not None:
             context.thread_count = threads
         self._vectors = vectors
-        options = {"max_pixels": str(max_pixels)} if max_pixels is not None else {}
-        options |= {"err_detect": "explode"} if self._codec in _STOP_AT_DAMAGE else {}
-        context.options = options | (_EXPORT if vectors else {})
+        given = dict(options or {})
+        given |= {"max_pixels": str(max_pixels)} if max_pixels is not None else {}
+        given |= {"err_detect": "explode"} if self._codec in _STOP_AT_DAMAGE else {}
+        context.options = given | (_EXPORT if vectors else {})
         self._context = context
         self._reformatter = VideoReformatter()
 

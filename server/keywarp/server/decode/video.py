@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from keywarp.engines import MotionVectors
 from keywarp.images.orientation import UPRIGHT, turn
 from keywarp.server.decode.frames import Decoded, DecodedFrame
+from keywarp.server.decode.hwaccel import Hwaccel
 from keywarp.server.decode.nvdec import Nvdec, NvdecDecoder
 from keywarp.server.errors import BadVideoError, DamagedVideoError
 from keywarp.videos import (
@@ -42,6 +43,7 @@ class VideoOptions:
 
     max_pixels: int  # of a frame; larger ones are refused before anything is allocated
     nvdec: Nvdec | None = None  # the GPU's decoding hardware, used for the codecs that it has; None: the processor
+    hwaccel: Hwaccel | None = None  # hardware that FFmpeg drives, likewise; it gives no motion vectors
     vectors: bool = False  # whether frames come with their motion vectors, if the codec's decoder exports them
     upright: bool = True  # whether frames are turned as the display matrix says, or left as they are stored
     video: int | None = None  # which of a container's videos, from 0; None: the best
@@ -71,6 +73,8 @@ class VideoDecoder:
         options = self._options
         if options.nvdec and context.codec.canonical_name in options.nvdec.codecs:
             return NvdecDecoder(options.nvdec, context, options.max_pixels, stream, vectors=options.vectors)
+        if options.hwaccel and not options.vectors and (decoder := options.hwaccel.open(context, options.max_pixels)):
+            return decoder
         return SoftwareDecoder(context, options.max_pixels, vectors=options.vectors)
 
     def check_size(self, width: int, height: int) -> None:

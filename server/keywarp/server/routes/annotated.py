@@ -186,7 +186,7 @@ async def annotate_video(
     codec = codec_of(options, request.headers.get("content-type", ""))
     check_content_length(request, service.settings.max_video_bytes)
     annotations.refuse_over_limit()
-    wanted = options.model_copy(update={"masks": "none", "mode": "lossless"})
+    wanted = options.of_stream.model_copy(update={"masks": "none", "mode": "lossless"})
     stream = service.create_stream(wanted, options.id, quota)
     response = AnnotatedVideoResponse(request, service, stream, codec)
     response.width, response.annotations = options.width, annotations

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from collections import deque
@@ -10,10 +11,11 @@ from http import HTTPStatus
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import ValidationError, field_validator
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from keywarp.protocol import Container, Done, Error, FrameHeader, StreamOptions
+from keywarp.protocol import CameraOptions, Container, Done, Error, FrameHeader, StreamOptions, faults
 from keywarp.protocol.messages import StreamId
 from keywarp.server.decode.decoders import open_decoder
 from keywarp.server.errors import (
@@ -56,6 +58,31 @@ class VideoOptions(StreamOptions):
 
     id: StreamId | None = None  # the stream's id, or None for a random one
     codec: VideoCodec | None = None  # None if the body's content type gives the codec
+    hidden: str | None = None  # as in `CameraOptions`, in JSON: a query has no lists of lists
+
+    @field_validator("hidden")
+    @classmethod
+    def _check_hidden(cls, text: str | None) -> str | None:
+        _read_hidden(text)
+        return text
+
+    @property
+    def of_stream(self) -> CameraOptions:
+        """The options of the stream."""
+        given = self.model_dump(include={*StreamOptions.model_fields}, exclude_unset=True)
+        return CameraOptions.model_validate(given | _read_hidden(self.hidden).model_dump(exclude_unset=True))
+
+
+def _read_hidden(text: str | None) -> CameraOptions:
+    """Read hidden regions.
+
+    Raises:
+        ValueError: They are none.
+    """
+    try:
+        return CameraOptions(hidden=json.loads(text) if text else None)
+    except ValidationError as error:
+        raise ValueError(faults.describe(error, limit=1)) from error
 
 
 def codec_of(options: VideoOptions, content_type: str) -> VideoCodec:
@@ -268,4 +295,4 @@ async def process_video(
     """Process a video while it is uploaded, as a new stream. Read the results while you send."""
     codec = codec_of(options, request.headers.get("content-type", ""))
     check_content_length(request, service.settings.max_video_bytes)
-    return VideoResponse(request, service, service.create_stream(options, options.id, quota), codec)
+    return VideoResponse(request, service, service.create_stream(options.of_stream, options.id, quota), codec)

@@ -108,6 +108,10 @@ class Sinks:
             if events and not self._sinks[name].takes_events:
                 raise BadMessageError(f"the sink {name!r} takes no events: name one that is a file, webhook or MQTT")
 
+    def takes_events(self, name: str) -> bool:
+        """Return whether there is a sink of this name that takes events."""
+        return name in self._sinks and self._sinks[name].takes_events
+
     def subscribe(self, stream: Stream, names: Iterable[str]) -> None:
         """Deliver a stream's responses to sinks, from now on until the stream is closed."""
         for name in dict.fromkeys(names):

@@ -9,7 +9,6 @@ journal that a crash leaves behind is converted when the sink is next used.
 """
 
 import asyncio
-import base64
 import glob
 import logging
 import os
@@ -19,80 +18,21 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 from pyarrow import ipc, parquet
 
-from keywarp.protocol import Detection, Dropped, Error, Region, Segmentation
+from keywarp.protocol.columns import SCHEMA, row
 from keywarp.protocol.events import Event, Rules
 from keywarp.server.errors import SinkError
 from keywarp.server.sinks.atomic_append import append_atomically
-from keywarp.server.streams.subscribers import FrameResponse, StreamMessage
+from keywarp.server.streams.subscribers import StreamMessage
 
 log = logging.getLogger(__name__)
 
 JOURNAL_BYTES: Final = 64 * 2**20  # largest journal in bytes; it is converted in memory, as a whole
 _OWN_NAMES: Final = re.compile(r"_\d{8}T\d{12}Z\.arrows|\d{8}T\d{12}Z\.parquet")
-
-_KEYPOINT: Final = pa.struct({"x": pa.float32(), "y": pa.float32(), "confidence": pa.float32()})
-_DETECTION: Final = pa.struct(
-    {
-        "class_id": pa.int32(),
-        "name": pa.string(),
-        "confidence": pa.float32(),
-        "x1": pa.float32(),
-        "y1": pa.float32(),
-        "x2": pa.float32(),
-        "y2": pa.float32(),
-        "reliability": pa.float32(),
-        "track_id": pa.int64(),
-        "mask": pa.list_(pa.int32()),
-        "keypoints": pa.list_(_KEYPOINT),
-    }
-)
-_REGION: Final = pa.struct(
-    {"class_id": pa.int32(), "name": pa.string(), "pixels": pa.int64(), "rle": pa.list_(pa.int32())}
-)
-SCHEMA: Final = pa.schema(
-    {
-        "stream": pa.string(),
-        "time": pa.timestamp("us", "UTC"),  # when the frame reached the server, was dropped or failed
-        "type": pa.string(),  # result, error, dropped
-        "frame": pa.int64(),
-        "run": pa.string(),  # from the stream's creation to its end; it names a row for ever together with `frame`
-        "id": pa.string(),  # the client's id of the frame
-        "timestamp": pa.float64(),  # the client's or the container's timestamp, in seconds
-        "width": pa.int32(),
-        "height": pa.int32(),
-        "kind": pa.string(),
-        "key_age": pa.int32(),
-        "key_age_seconds": pa.float64(),
-        "reason": pa.string(),  # why the frame is a key frame, or was dropped
-        "change": pa.float32(),
-        "motion": pa.string(),
-        "reliability": pa.float32(),
-        "reliability_png": pa.binary(),
-        "decode": pa.float64(),  # in seconds, like the next three
-        "queue": pa.float64(),
-        "inference": pa.float64(),
-        "postprocess": pa.float64(),
-        "detections": pa.list_(_DETECTION),
-        "mask_width": pa.int32(),
-        "mask_height": pa.int32(),
-        "regions": pa.list_(_REGION),
-        "labels_png": pa.binary(),
-        "map_width": pa.int32(),  # of a dense map, like the next six
-        "map_height": pa.int32(),
-        "quantity": pa.string(),
-        "unit": pa.string(),
-        "minimum": pa.float64(),
-        "maximum": pa.float64(),
-        "values_png": pa.binary(),
-        "status": pa.int32(),  # HTTP status of an error
-        "problem": pa.string(),
-    }
-)
 
 
 @dataclass(slots=True)
@@ -250,77 +190,3 @@ def _read(journal: Path) -> pa.Table | None:
     except (pa.ArrowInvalid, OSError) as error:  # OSError: the file ends within a batch
         log.warning("%s is cut off after %d batches: %s", journal, len(batches), error)
     return pa.Table.from_batches(batches) if batches else None
-
-
-def row(stream: str, response: FrameResponse) -> dict[str, Any]:
-    """Return the row of a response, which has the columns of `SCHEMA`."""
-    cells: dict[str, Any] = {
-        "stream": stream,
-        "time": response.time,
-        "type": response.type,
-        "frame": response.frame,
-        "run": response.run,
-        "id": None if response.id is None else str(response.id),
-    }
-    match response:
-        case Dropped():
-            return cells | {"reason": response.reason}
-        case Error():
-            return cells | {"status": response.problem.status, "problem": response.problem.detail}
-    cells |= {
-        "timestamp": response.timestamp,
-        "width": response.width,
-        "height": response.height,
-        "kind": response.kind,
-        "key_age": response.key_age,
-        "key_age_seconds": response.key_age_seconds,
-        "reason": response.reason,
-        "change": response.change,
-        "motion": response.motion,
-        "reliability": response.reliability,
-        "reliability_png": base64.b64decode(response.reliability_png) if response.reliability_png else None,
-        **dict(response.timings),
-    }
-    if response.detections is not None:
-        cells["detections"] = [_detection(one) for one in response.detections]
-        if masks := [one.mask for one in response.detections if one.mask is not None]:
-            cells |= dict(zip(("mask_height", "mask_width"), masks[0].size, strict=True))
-    if segmentation := response.segmentation:
-        cells |= {
-            "mask_width": segmentation.width,
-            "mask_height": segmentation.height,
-            "regions": [_region(segmentation, region) for region in segmentation.regions],
-            "labels_png": base64.b64decode(segmentation.labels_png) if segmentation.labels_png else None,
-        }
-    if dense := response.dense:
-        cells |= {
-            "map_width": dense.width,
-            "map_height": dense.height,
-            **dense.model_dump(include={"quantity", "unit", "minimum", "maximum"}),
-            "values_png": base64.b64decode(dense.values_png) if dense.values_png else None,
-        }
-    return cells
-
-
-def _detection(one: Detection) -> dict[str, Any]:
-    return {
-        "class_id": one.class_id,
-        "name": one.name,
-        "confidence": one.confidence,
-        **dict(zip(("x1", "y1", "x2", "y2"), one.xyxy, strict=True)),
-        "reliability": one.reliability,
-        "track_id": one.track_id,
-        "mask": one.mask.counts if one.mask else None,
-        "keypoints": [dict(zip(("x", "y", "confidence"), point, strict=True)) for point in one.keypoints]
-        if one.keypoints is not None
-        else None,
-    }
-
-
-def _region(segmentation: Segmentation, region: Region) -> dict[str, Any]:
-    return {
-        "class_id": region.class_id,
-        "name": region.name,
-        "pixels": round(region.area * segmentation.width * segmentation.height),
-        "rle": region.rle.counts if region.rle else None,
-    }

@@ -11,8 +11,9 @@ from keywarp.protocol import StreamOptions
 from keywarp.server.errors import StreamConflictError, TooManyStreamsError, UnknownStreamError
 from keywarp.server.models.replicas import Replica
 from keywarp.server.security.quotas import Quota
+from keywarp.server.streams.context import StreamContext
 from keywarp.server.streams.schedule import ScheduleOptions
-from keywarp.server.streams.stream import Stream, StreamContext
+from keywarp.server.streams.stream import Stream
 
 log = logging.getLogger(__name__)
 

@@ -1,19 +1,17 @@
 """One stream, with the order of its frames, its key-frame state and its counters."""
 
 import asyncio
-import base64
 import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from keywarp.engines import FrameKind, FrameResult, MotionVectors, StreamSession, TooManySizesError
-from keywarp.engines.tracks import Tracker
 from keywarp.protocol import (
     CameraOptions,
     ClientId,
@@ -26,64 +24,38 @@ from keywarp.protocol import (
     Result,
     StreamInfo,
     StreamOptions,
-    StreamState,
     Timings,
 )
 from keywarp.protocol.events import Event, Rules
 from keywarp.server.decode.frames import DecodedFrame
 from keywarp.server.decode.recorder import Recorder
 from keywarp.server.errors import (
-    EventStoreError,
     FrameFailedError,
     FrameRefusedError,
     SizeRefusedError,
     StreamClosedError,
     StreamConflictError,
 )
-from keywarp.server.events.store import EventStore
-from keywarp.server.events.watcher import Report, Watcher
 from keywarp.server.models.replicas import Replica
 from keywarp.server.security.quotas import Quota
+from keywarp.server.streams.context import StreamContext
+from keywarp.server.streams.examiner import Examiner
 from keywarp.server.streams.frame_rate import FrameRate
 from keywarp.server.streams.hiding import Hidden
 from keywarp.server.streams.results import encode_result
 from keywarp.server.streams.schedule import ScheduleOptions
 from keywarp.server.streams.statistics import StreamStatistics
 from keywarp.server.streams.subscribers import FrameResponse, Subscribers
-from keywarp.server.telemetry.metrics import Metrics
-from keywarp.server.workers import Workers
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from keywarp.server.telemetry.tracer import Tracer
+    from keywarp.server.streams.pull_status import PullStatus
 
 log = logging.getLogger(__name__)
 
-NO_RULES: Final = Rules()
 MAX_NOTES: Final = 16
 MAX_VECTORS: Final = 64  # dropped frames in a row through which motion is followed
-
-
-@dataclass(frozen=True, slots=True)
-class StreamContext:
-    """What all streams share."""
-
-    workers: Workers  # threads for decoding and encoding
-    metrics: Metrics
-    events: EventStore
-    tracer: "Tracer | None" = None
-
-
-@dataclass(slots=True)
-class PullStatus:
-    """The source that a stream is pulled from, and the state of the pull."""
-
-    source: str  # the URL without credentials
-    state: StreamState = "connecting"
-    problem: str | None = None
-    reconnects: int = 0
-    kept: bool = False  # whether it is pulled again after a restart of the server
 
 
 class Stream:
@@ -113,26 +85,18 @@ class Stream:
         self.video = options.video
         self.sinks = options.sinks or ()
         self.notes: tuple[str, ...] = ()  # what one should know about its video
-        self._watcher: Watcher | None = None
-        self._judging = asyncio.Lock()  # held while a frame is judged, or rules change: events have an order
-        self._clips: set[asyncio.Task[None]] = set()  # that are being written
-        self._with_clips: set[str] = set()  # ids of open events that have, or will have, a clip
-        self.recorder: Recorder | None = None  # of a pulled stream with clips; from its next connection on
         self.closed = asyncio.Event()
         self.renewal = asyncio.Event()  # asks a pull to connect again, with other options or another model version
         self.changed = asyncio.Event()  # set when options or rules are others
         self.close_reason = ""
         self.expired = False
         self.subscribers: Subscribers[FrameResponse] = Subscribers()
-        self.events: Subscribers[Event] = Subscribers()
         self.pull: PullStatus | None = None  # None if clients feed the stream
         self.pool = context.workers.share()
         self._metrics = context.metrics
         self._tracer = context.tracer
-        self._events_store = context.events
         self._statistics = StreamStatistics()
-        self._object_tracker: Tracker | None = None
-        self._set_track(options)
+        self._examiner = Examiner(id_, replica.engine.bundle.manifest, context, self.pool, track=self.track)
         self._session = self._open_session()
         self._load = replica.device.add_stream()
         self._left = asyncio.Event()  # set when the stream leaves its replica
@@ -179,6 +143,7 @@ class Stream:
             max_age=self.schedule.max_age,
             overlap=self.schedule.overlap,
             max_fps=self.options.max_fps,
+            hidden=tuple(self.hidden.regions),
             mode=self.mode,
             connected=self._connected and (self.pull is None or self.pull.state == "running"),
             age=self.age,
@@ -191,7 +156,7 @@ class Stream:
             live=self._statistics.live,
             watchers=len(self.subscribers),
             sinks=self.sinks,
-            track=self._object_tracker is not None,
+            track=self._examiner.tracks,
             rules=tuple(self.rules.rules),
             title=self.rules.title,
             notes=self.notes,
@@ -203,7 +168,17 @@ class Stream:
     @property
     def rules(self) -> Rules:
         """Its zones, lines and rules."""
-        return self._watcher.rules if self._watcher else NO_RULES
+        return self._examiner.rules
+
+    @property
+    def events(self) -> Subscribers[Event]:
+        """The subscribers of its events by the present rules."""
+        return self._examiner.events
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """Keeps the packets of a pulled stream whose events have clips; from its next connection on."""
+        return self._examiner.recorder
 
     async def watch(self, rules: Rules) -> None:
         """Watch by rules from now on, instead of those before, whose events end.
@@ -211,78 +186,12 @@ class Stream:
         Raises:
             BadMessageError: The model has no such class, or finds nothing that a rule can be about.
         """
-        watcher = Watcher(self.id, rules, self.engine.bundle.manifest)
-        async with self._judging:
-            self._close_events()
-            self._watcher = watcher
-            if not rules.clip_after:
-                self.recorder = None
-            elif self.recorder:  # it goes on: the decoder may be using it
-                self.recorder.resize(rules.clip_before, rules.clip_after)
-            else:
-                self.recorder = Recorder(rules.clip_before, rules.clip_after)
-            if rules.rules and self._object_tracker is None:
-                self._object_tracker = self._open_tracker()
-            self.events.close()  # ends the deliveries by the rules before
-            self.events = Subscribers()
+        await self._examiner.watch(rules)
         self.changed.set()
-
-    def _keep_clip(self, id_: str, mp4: bytes) -> None:
-        task = asyncio.create_task(self._write_clip(id_, mp4))
-        self._clips.add(task)
-        task.add_done_callback(self._clips.discard)
-
-    async def _write_clip(self, id_: str, mp4: bytes) -> None:
-        try:
-            await self._events_store.write_clip(id_, mp4)
-        except EventStoreError as error:
-            log.error("stream %s: the clip of event %s isn't kept: %s", self.id, id_, error)
-
-    def _open_tracker(self) -> Tracker | None:
-        detection = self.engine.bundle.manifest.detection
-        return Tracker(detection.threshold) if detection else None
-
-    async def _examine(self, frame: DecodedFrame, found: FrameResult) -> FrameResult:
-        """Track the objects of a frame, judge the rules, and report what they say."""
-
-        def judge() -> tuple[FrameResult, list[Report]]:
-            tracked = self._object_tracker.update(found, frame.timestamp) if self._object_tracker else found
-            watcher = self._watcher
-            reports = watcher.see(frame.pixels, tracked, frame.timestamp, frame.received) if watcher else []
-            return tracked, reports
-
-        async with self._judging:
-            tracked, reports = await asyncio.get_running_loop().run_in_executor(self.pool, judge)
-            for report in reports:
-                self._report(report)
-        return tracked
 
     async def end_events(self) -> None:
         """End all open events."""
-        async with self._judging:
-            self._close_events()
-
-    def _close_events(self) -> None:
-        for report in self._watcher.close() if self._watcher else ():
-            self._report(report)
-
-    def _report(self, report: Report) -> None:
-        """Keep an event, and publish it."""
-        event = report.event
-        if report.jpeg and self.recorder:
-            loop, id_ = asyncio.get_running_loop(), event.id
-            if self.recorder.request(lambda mp4: loop.call_soon_threadsafe(self._keep_clip, id_, mp4)):
-                self._with_clips.add(id_)
-        if event.id in self._with_clips:
-            event = event.model_copy(update={"clip": f"/v1/events/{event.id}/clip"})
-            if event.state == "ended":
-                self._with_clips.discard(event.id)
-        log.info("stream %s, rule %s: event %s %s", self.id, event.rule, event.id, event.state)
-        self._metrics.count_event(event.rule, event.state)
-        self._events_store.write(Report(event, report.jpeg))
-        if report.jpeg:
-            event = event.model_copy(update={"snapshot_jpeg": base64.b64encode(report.jpeg).decode("ascii")})
-        self.events.publish(event)
+        await self._examiner.end_events()
 
     # -- the producer --------------------------------------------------------------------------------------------------
 
@@ -310,7 +219,7 @@ class Stream:
         """Go on with other options, from the next frame on. A pull connects again if the mode is another one."""
         mode = self.mode
         self._set_options(options)
-        self._set_track(options)
+        self._examiner.set_track(self.track)
         self.changed.set()
         if self.pull and self.mode != mode:
             self.renewal.set()
@@ -329,13 +238,11 @@ class Stream:
         Raises:
             BadMessageError: The model lacks what the rules name. The stream stays as it is.
         """
-        watcher = Watcher(self.id, self.rules, replica.engine.bundle.manifest) if self._watcher else None
+        self._examiner.move(replica.engine.bundle.manifest)
         self.replica.device.remove_stream(self._load)
         self._session.close()
         self.replica, self.engine, self.schedule = replica, replica.engine, schedule
         self._prepared = None
-        self._watcher, self._object_tracker = watcher, None
-        self._set_track(self.options)
         self._session = self._open_session()
         self._load = replica.device.add_stream()
         self._left.set()
@@ -445,9 +352,7 @@ class Stream:
             self.subscribers.publish(self._count_failed(failure, frame.index, frame.received))
             raise failure from error
         found = done.result()
-        if self._object_tracker or self._watcher:  # frames come here in order
-            # Whoever waits may be cancelled, but what a rule has said is reported nevertheless.
-            found = await asyncio.shield(self._examine(frame, found))
+        found = await self._examiner.examine(frame, found)  # frames come here in order
         self.subscribers.publish_frame(frame, found)
         return found
 
@@ -547,11 +452,7 @@ class Stream:
         self.replica.device.remove_stream(self._load)
         self._cancel_queued()
         await self.wait_until_idle()
-        async with self._judging:
-            self._close_events()
-            self._watcher = None  # so that no event starts any more
-        if self._clips:
-            await asyncio.wait(self._clips)
+        await self._examiner.end()
         self.subscribers.close()
         self.events.close()
         self._session.close()
@@ -559,6 +460,7 @@ class Stream:
     def _set_options(self, options: StreamOptions) -> None:
         self.options = options
         self.mode: Mode = options.mode or "lossless"
+        self.track = bool(options.track)
         self.hidden = Hidden((options.hidden or ()) if isinstance(options, CameraOptions) else ())
         self.frame_rate = FrameRate(options.max_fps) if options.max_fps else None
         self.masks: Masks = options.masks or "png"
@@ -575,14 +477,6 @@ class Stream:
             self.schedule.overlap,
             eager=self.mode == "latest",
         )
-
-    def _set_track(self, options: StreamOptions) -> None:
-        """Track objects if the options or the rules want that."""
-        self.track = bool(options.track)
-        if not (self.track or self.rules.rules):
-            self._object_tracker = None
-        elif self._object_tracker is None:
-            self._object_tracker = self._open_tracker()
 
     async def _prepare(self, frame: DecodedFrame) -> None:
         height, width, _ = frame.pixels.shape

@@ -2,6 +2,7 @@
 
 import { client, describeError, request } from "./api.js";
 import { byId, h } from "./dom.js";
+import { SinkChoice } from "./sink-choice.js";
 import { StreamOptionFields, field } from "./stream-options.js";
 
 /** Open the dialog. */
@@ -23,14 +24,16 @@ export function openPullDialog() {
     placeholder: "gate-1",
   });
   const options = new StreamOptionFields({ mode: "latest" });
+  const sinks = new SinkChoice("pull-sinks", "Results go to", () => true, []);
   const failure = h("p", { class: "notice bad flush", role: "alert" });
   const start = h("button", { class: "primary" }, "Start");
   const form = h(
     "form",
     {},
     h("h2", { id: "pull-title" }, "Pull a URL"),
-    field("Address", source, "rtsp, http or https: a camera, a file, HLS or MJPEG. The server's operator decides which hosts are allowed."),
+    field("Address", source, "rtsp, rtmp, srt, udp, http or https: a camera, a file, HLS or MJPEG. The server's operator decides which hosts are allowed."),
     h("div", { class: "fields" }, field("Name (optional)", name), ...options.elements),
+    sinks.element,
     failure,
     h("div", { class: "actions" }, h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), start),
   );
@@ -40,7 +43,7 @@ export function openPullDialog() {
     start.disabled = true;
     failure.textContent = "";
     try {
-      const streamRequest = { source: source.value, ...options.values, ...(name.value && { id: name.value }) };
+      const streamRequest = { source: source.value, ...options.values, ...(sinks.chosen.length && { sinks: sinks.chosen }), ...(name.value && { id: name.value }) };
       const stream = await request(() => client.createStream(streamRequest));
       dialog.close();
       location.hash = `#/streams/${encodeURIComponent(stream.id)}`;
@@ -58,5 +61,6 @@ export function openPullDialog() {
   });
   byId("dialogs").append(dialog);
   dialog.showModal();
+  sinks.load();
   options.load().catch((error) => (failure.textContent = describeError(error)));
 }

@@ -6,6 +6,7 @@ import { PlaceEditor } from "./place-editor.js";
 import { RuleForm } from "./rule-form.js";
 import { Draft, DraftRule, MAX_RULES, NAME } from "./rules-draft.js";
 import { showSiteFile } from "./site-file.js";
+import { SinkChoice } from "./sink-choice.js";
 import { field } from "./stream-options.js";
 import { Viewer } from "./viewer.js";
 
@@ -227,8 +228,9 @@ class RulesEditor {
     const zones = h("datalist", { id: "time-zones" }, ...Intl.supportedValuesOf("timeZone").map((value) => h("option", { value })));
     const timezone = h("input", { id: "rules-timezone", required: true, list: "time-zones", value: settings.timezone ?? "UTC", autocomplete: "off", spellcheck: "false" });
     timezone.addEventListener("input", change(() => (settings.timezone = timezone.value)));
-    const sinks = h("input", { id: "rules-events", value: (settings.events ?? []).join(", "), autocomplete: "off", spellcheck: "false" });
-    sinks.addEventListener("input", change(() => (settings.events = sinks.value.split(/[\s,]+/).filter(Boolean))));
+    const sinks = new SinkChoice("rules-events", "Events go to", (sink) => sink.events, settings.events ?? []);
+    sinks.element.addEventListener("change", change(() => (settings.events = sinks.chosen)));
+    sinks.load();
     const seconds = (/** @type {"clip_before" | "clip_after"} */ name, /** @type {string} */ label, /** @type {string} */ hint) => {
       const input = h("input", { id: `rules-${name}`, type: "number", min: 0, max: 60, step: "any", required: true, inputmode: "decimal", value: settings[name] ?? 0 });
       input.addEventListener("input", change(() => Number.isNaN(input.valueAsNumber) || (settings[name] = input.valueAsNumber)));
@@ -243,8 +245,8 @@ class RulesEditor {
         field("Time zone", timezone),
         seconds("clip_after", "Clip after the start (s)", "0: no clips"),
         seconds("clip_before", "Clip before it (s)", "From the key frame before"),
-        field("Events go to", sinks, "Names of sinks in the site file"),
       ),
+      sinks.element,
       zones,
       h(
         "div",

@@ -34,6 +34,7 @@ export class StreamOptionFields {
   #schedule = select("option-schedule", { "": "Default", fixed: "Fixed", adaptive: "Adaptive" });
   #interval = h("input", { id: "option-interval", type: "number", min: 1, max: 1000, inputmode: "numeric" });
   #maxAge = h("input", { id: "option-max-age", type: "number", min: 0.1, max: 86400, step: "any", inputmode: "decimal", placeholder: "Default" });
+  #maxFps = h("input", { id: "option-max-fps", type: "number", min: 0.1, max: 1000, step: "any", inputmode: "decimal", placeholder: "All" });
   #track = h("input", { id: "option-track", type: "checkbox" });
   #mode;
   /** @type {Model[]} */ #models = [];
@@ -47,6 +48,7 @@ export class StreamOptionFields {
       field("Key frames", this.#schedule),
       field("Key interval", this.#interval),
       field("Greatest key age (s)", this.#maxAge),
+      field("Most frames per second", this.#maxFps),
       h("div", { class: "check" }, this.#track, h("label", { for: "option-track" }, "Follow objects")),
       this.#mode && field("If the server is busy", this.#mode),
     ].filter((element) => element !== null);
@@ -67,6 +69,7 @@ export class StreamOptionFields {
     if (this.#schedule.value) values.schedule = this.#schedule.value;
     if (this.#interval.value) values.interval = this.#interval.valueAsNumber;
     if (this.#maxAge.value) values.max_age = this.#maxAge.valueAsNumber;
+    if (this.#maxFps.value) values.max_fps = this.#maxFps.valueAsNumber;
     if (this.#track.checked && this.#tracks) values.track = true;
     if (this.#mode) values.mode = this.#mode.value;
     return values;
@@ -74,7 +77,7 @@ export class StreamOptionFields {
 
   /** @param {boolean} disabled */
   set disabled(disabled) {
-    for (const control of [this.#model, this.#schedule, this.#interval, this.#maxAge, this.#track, this.#mode]) if (control) control.disabled = disabled;
+    for (const control of [this.#model, this.#schedule, this.#interval, this.#maxAge, this.#maxFps, this.#track, this.#mode]) if (control) control.disabled = disabled;
   }
 
   /** Whether the chosen model's objects can be followed. */

@@ -180,6 +180,12 @@ function showMetrics(tiles, { live, frames, dropped, errors }) {
   tiles.show("Errors", number(errors));
 }
 
+/** Where a camera is configured. @param {StreamInfo} stream */
+function configured({ configured, kept }) {
+  if (configured === "site") return "in the site file";
+  return kept ? "here, and kept" : "here, not kept";
+}
+
 /** @param {HTMLElement} list @param {StreamInfo} stream */
 function showFacts(list, stream) {
   const interval = stream.schedule === "adaptive" ? `${stream.interval} on average, at most ${stream.max_interval}` : stream.interval;
@@ -195,9 +201,12 @@ function showFacts(list, stream) {
     "Key interval": interval,
     "Greatest key age": stream.max_age === null ? null : `${stream.max_age} s`,
     "Oldest key frame": oldest == null ? null : seconds(oldest),
+    "Most frames per second": stream.max_fps ?? null,
+    "Hidden regions": stream.hidden?.length ? number(stream.hidden.length) : null,
     "If busy": stream.mode === "latest" ? "skips frames" : "keeps all frames",
     "Key frames so far": number(stream.key_frames),
     Source: stream.source,
+    Configured: stream.source && configured(stream),
     Reconnects: stream.source && number(stream.reconnects),
     Sinks: stream.sinks.length ? stream.sinks.join(", ") : null,
     Age: duration(stream.age),

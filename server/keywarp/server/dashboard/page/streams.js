@@ -234,7 +234,9 @@ class StreamRow {
     const { live } = stream;
     showState(this.#badge, stream);
     const producer = stream.source ?? (stream.connected ? "fed by a client" : "no client");
-    setText(this.#details, [stream.title, stream.model, producer, many && stream.server].filter(Boolean).join(" · "));
+    const configured = stream.configured === "site" && "site file";
+    const details = [stream.title, stream.model, producer, configured, many && stream.server];
+    setText(this.#details, details.filter(Boolean).join(" · "));
     this.#details.title = stream.source ?? "";
     setText(this.#rate, rate(live?.fps));
     this.#history = [...this.#history, live?.fps ?? 0].slice(-SPARKLINE_POINTS);

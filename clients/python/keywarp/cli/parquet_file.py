@@ -1,4 +1,4 @@
-"""Write the results of a run to a Parquet file, in the columns of the server's sink."""
+"""Write results to a Parquet file, in the columns of the server's sink."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -23,7 +23,7 @@ def parquet_opener() -> Callable[[Path], AbstractContextManager[Write]]:
         import pyarrow as pa
         from pyarrow import parquet
 
-        from keywarp.server.sinks.parquet import SCHEMA, row
+        from keywarp.protocol.columns import SCHEMA, row
     except ModuleNotFoundError as error:
         raise CommandError(f"Parquet files need {error.name}: install the extra `parquet` (README, Install)") from error
 
