@@ -54,8 +54,9 @@ from keywarp.server.problems import problem_response
 from keywarp.server.routes.dependencies import QuotaDependency, ServiceDependency
 from keywarp.server.security.quotas import Quota
 from keywarp.server.service import Service
+from keywarp.server.streams.examiner import NO_RULES
 from keywarp.server.streams.pipeline import Pipeline, ReceivedPayload
-from keywarp.server.streams.stream import NO_RULES, Stream
+from keywarp.server.streams.stream import Stream
 from keywarp.server.streams.subscribers import FrameResponse
 from keywarp.server.task_scope import task_scope
 
