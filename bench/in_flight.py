@@ -1,11 +1,12 @@
 """Simulates frames in flight on GPUs that aren't at hand: the real executor, with a device and a host of virtual time.
 
 The paper's R-FCN (ResNet-101, FlowNet, 31 classes) on frames of 720x1280, scaled to 600x1000. The host's stages are
-measured on this machine, each alone and beside a thread that always wants Python's interpreter: the time in which that
+measured on this machine, alone and beside a thread that always wants Python's interpreter: the time in which that
 thread sleeps is the time in which the stage holds the interpreter. Linux counts it, so that other processes don't
-matter much, but that thread also sleeps while it is told to go on, so it is an upper bound. The device's times follow from floating-point operations, the card's
-peak, a share of it that such networks reach, and the bus. Then `Executor` runs sessions whose stages let virtual time
-pass: each core, the interpreter, both copy engines and the device's computing take one thing after another.
+matter much, but that thread also sleeps while it is told to go on, so it is an upper bound. The device's times follow
+from floating-point operations, the card's peak, a share of it that such networks reach, and the bus. Then `Executor`
+runs sessions whose stages let virtual time pass: each core, the interpreter, both copy engines and the device's
+computing take one thing after another.
 
 Four ways are compared: one frame at a time, as before frames in flight, and several; each with detection's last step on
 the host, for which 16.9 MB are downloaded, and on the device, whose time is that of its data at a tenth of the bus.
@@ -188,7 +189,7 @@ class Resource:
 
 
 class VirtualClock:
-    """Time that passes only when every thread of an executor waits for it, so that results don't depend on this machine.
+    """Time that passes only when all threads of an executor wait for it. So results don't depend on this machine.
 
     A lane of the executor is free, runs a session, or is on the way from one to the other. Time stands still unless all
     are free or asleep.
@@ -201,7 +202,7 @@ class VirtualClock:
         self._numbers = count()
         self._changed = threading.Condition()
         self._asleep = 0
-        self._due: list[tuple[float, int, Callable[[], object]]] = []
+        self._due: list[tuple[float, int, bool, Callable[[], object]]] = []  # when, whether a thread wakes up, call
 
     def use(self, seconds: float, *resources: Resource) -> float:
         """Take the next free place of all resources for some time, and return when that ends."""
@@ -217,13 +218,13 @@ class VirtualClock:
         woken = threading.Event()
         with self._changed:
             self._asleep += 1
-            heapq.heappush(self._due, (moment, next(self._numbers), woken.set))
+            heapq.heappush(self._due, (moment, next(self._numbers), True, woken.set))
         woken.wait()
 
     def call_at(self, moment: float, call: Callable[[], object]) -> None:
         """Call something at a time, from the thread that runs the clock."""
         with self._changed:
-            heapq.heappush(self._due, (moment, next(self._numbers), call))
+            heapq.heappush(self._due, (moment, next(self._numbers), False, call))
 
     def run(self, until: Callable[[], bool]) -> None:
         """Let time pass until something is true."""
@@ -234,10 +235,9 @@ class VirtualClock:
                 still = lanes == executor.lanes and self._asleep == len(executor._running)
                 call = None
                 if still and self._due:
-                    moment, _, call = heapq.heappop(self._due)
+                    moment, _, wakes, call = heapq.heappop(self._due)
                     self.now = max(self.now, moment)
-                    if getattr(call, "__name__", "") == "set":  # a thread that wakes up
-                        self._asleep -= 1
+                    self._asleep -= wakes
             if call:
                 call()
             else:
@@ -389,9 +389,7 @@ def main() -> None:
         times = {name: asdict(stage) for name, stage in stages.items()}
         print(json.dumps({"machine": machine(), **size, "stages": times, "figures": [asdict(f) for f in figures]}))
         return
-    print(
-        f"host stages measured on {machine()}; simulated host with {arguments.cores} cores; {arguments.streams} streams"
-    )
+    print(f"host stages measured on {machine()}; simulated: {arguments.cores} cores, {arguments.streams} streams")
     print("\n| stage | ms | of these with the interpreter |\n| --- | ---: | ---: |")
     for name, stage in stages.items():
         print(f"| {name} | {1000 * stage.seconds:.2f} | {1000 * stage.interpreter:.2f} |")
