@@ -171,7 +171,7 @@ def encode(frames: Sequence[NDArray[np.uint8]]) -> bytes:
 def decoded(video: bytes) -> Iterator[NDArray[np.uint8]]:
     """Yield a video's frames again and again, each decoded by one thread."""
     while True:
-        with av.open(io.BytesIO(video)) as container:
+        with av.open(io.BytesIO(video), "r") as container:
             container.streams.video[0].codec_context.thread_count = 1
             for frame in container.decode(video=0):
                 yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
@@ -399,8 +399,8 @@ def main() -> None:
     for figure in figures:
         shares = f"{100 * figure.device:.0f} % | {100 * figure.interpreter:.0f} % | {figure.cores:.1f}"
         place = "GPU" if figure.on_device else "host"
-        times = figure.fps / serial[figure.card]
-        print(f"| {figure.card} | {place} | {figure.lanes} | {figure.fps:.0f} | {times:.1f} | {shares} |")
+        ratio = figure.fps / serial[figure.card]
+        print(f"| {figure.card} | {place} | {figure.lanes} | {figure.fps:.0f} | {ratio:.1f} | {shares} |")
 
 
 if __name__ == "__main__":
