@@ -2,9 +2,8 @@
 
 The paper's R-FCN (ResNet-101, FlowNet, 31 classes) on frames of 720x1280, scaled to 600x1000. The host's stages are
 measured on this machine, alone and beside a thread that always wants Python's interpreter: the time in which that
-thread sleeps is the time in which the stage holds the interpreter. Linux counts it, so that other processes don't
-matter much, but that thread also sleeps while it is told to go on, so it is an upper bound. The device's times follow
-from floating-point operations, the card's peak, a share of it that such networks reach, and the bus. Then `Executor`
+thread sleeps is the time in which the stage holds the interpreter. On a busy machine that is too low, since waiting for
+a core isn't sleep. The device's times follow from floating-point operations, the card's peak, a share of it that such networks reach, and the bus. Then `Executor`
 runs sessions whose stages let virtual time pass: each core, the interpreter, both copy engines and the device's
 computing take one thing after another.
 
