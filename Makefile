@@ -11,7 +11,7 @@ MODEL  ?= street
 PORT   ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev wheels demo serve test fuzz audit flow-graph packages perf-analyzer check check-gpu gpu gpu-dry gpu-pack check-web vendor format lock clean
+.PHONY: help setup setup-dev wheels demo serve test test-ray fuzz audit flow-graph packages chart-tools perf-analyzer soak check check-gpu gpu gpu-dry gpu-pack check-web vendor format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,11 @@ wheels: | $(BIN)/python ## Build the two wheels, with the shipped models, into d
 
 test: $(VENV)/.dev ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST)
+
+# Ray is too heavy for .venv. Its own environment takes everything else from there.
+RAY := .cache/keywarp/ray
+test-ray: $(RAY)/.installed ## Run the tests that start Ray, which this installs
+	$(RAY)/bin/python -m pytest -m ray tests/cluster $(PYTEST)
 
 FUZZ_RUNS ?= 1000000
 FUZZ_CONTAINER_RUNS ?= 5000
@@ -66,8 +71,15 @@ packages: ## Install Debian packages for end-to-end tests, some of which are ski
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive xargs -a tests/e2e/packages.txt apt-get install -qq --no-install-recommends --yes
 
+chart-tools: ## Install helm and the schemas of Kubernetes into .cache, for the tests of the chart
+	tests/chart/tools.sh .cache/keywarp/chart $(PYTHON)
+
 perf-analyzer: ## Unpack Triton's perf_analyzer into .cache, for its end-to-end test (Debian or Ubuntu, x86-64)
 	tests/e2e/perf_analyzer.sh .cache/keywarp/perf_analyzer $(PYTHON)
+
+SOAK ?= --minutes 9 --rude 1000
+soak: $(VENV)/.dev ## See whether a server holds out, for 10 minutes: make soak SOAK='--minutes 480 --rude 100000'
+	$(BIN)/python -m bench.soak $(SOAK)
 
 check: $(VENV)/.dev ## Check lint, format, types, import rules and Dockerfiles
 	$(BIN)/ruff check $(CODE)
@@ -100,8 +112,8 @@ format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-lock: $(VENV)/.dev ## Pin the versions of .venv in constraints.txt
-	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
+lock: $(RAY)/.installed ## Pin the versions of .venv, and those of Ray, in constraints.txt
+	$(RAY)/bin/python -m pip freeze --exclude-editable > constraints.txt
 
 clean: ## Remove .venv, caches and out/
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -124,6 +136,13 @@ $(VENV)/.demo: $(PROJECTS) | $(BIN)/python
 $(VENV)/.dev: $(PROJECTS) | $(BIN)/python
 	$(PIP) install -e clients/python -e '.[cpu,jit,server,demo,train,dev]'
 	@touch $@ $(VENV)/.demo $(VENV)/.serving
+
+$(RAY)/.installed: $(PROJECTS) $(VENV)/.dev
+	$(PYTHON) -m venv --clear $(RAY)
+	echo "import site; site.addsitedir('$(abspath $(wildcard $(VENV)/lib/python3*/site-packages))')" > \
+		$$(echo $(RAY)/lib/python3*/site-packages)/dev.pth
+	PIP_CONSTRAINT=constraints.txt $(RAY)/bin/python -m pip install --quiet 'ray[data,serve]'
+	@touch $@
 
 $(VENV)/.gpu-check: $(VENV)/.dev
 	$(PIP) install -e '.[gpu-check,nvdec,rtx]'

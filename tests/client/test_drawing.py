@@ -9,6 +9,7 @@ from keywarp.client import DrawingError, ProcessedFrame, open_source
 from keywarp.client.drawing import INK, KEY_PANEL, Annotator
 from keywarp.client.writing import VideoWriter
 from keywarp.protocol import Detection, KeypointsInfo, Region, run_lengths
+from keywarp.videos import writing
 from tests.client.media import CLASSES, frame_result, picture, result
 
 pytest.importorskip("supervision", reason="the extra `draw` is not installed")
@@ -262,3 +263,10 @@ def test_a_size_that_h264_cant_have_is_an_error_that_names_it(tmp_path: Path, si
     with pytest.raises(DrawingError, match=f"{width}x{height}"):
         video.write(np.zeros((height, width, 3), np.uint8))
     video.close()
+
+
+def test_without_an_encoder_no_video_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "ENCODER", "libx264-of-another-build")
+    with pytest.raises(DrawingError, match="has no libx264"):
+        VideoWriter(tmp_path / "out.mp4", 25)
+    assert not [*tmp_path.iterdir()]

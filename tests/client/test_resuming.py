@@ -373,6 +373,19 @@ def test_a_new_connection_has_the_options_with_which_the_stream_was_created() ->
     )
 
 
+def test_a_new_connection_has_the_options_that_the_stream_had_last() -> None:
+    conversation = Conversation(Hello(), 1, Reconnect())
+    conversation.hello()
+    ready = Ready(stream="s", model=MODEL, interval=7, credit=10, max_message_bytes=1000, options=AgreedOptions())
+    conversation.receive(ready.model_dump_json(), 0)
+    later = AgreedOptions(interval=3, watched_by={"title": "Door", "of_a_newer_server": [1.5]})
+    conversation.receive(Credit(credit=10, options=later).model_dump_json(), 0)
+    conversation.prepare_reconnect(BROKE, 0)
+    assert ClientMessage.validate_json(conversation.hello()) == Hello(
+        model=MODEL.name, interval=3, watched_by=later.watched_by, resumed=True
+    )
+
+
 def test_a_break_after_the_last_response_ends_the_stream() -> None:
     viewer = run(images(2), [Cut(5, drained=False)])
     assert viewer.conversation.reconnects == 0

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from keywarp.commands.local_server import local_server
 from tests.commands.running import keywarp
@@ -70,13 +71,34 @@ def test_the_server_is_compared_with_one_process(models: Path) -> None:
         assert 0 < found["latency"]["p50"][where] <= found["latency"]["p99"][where]
 
 
-@pytest.mark.parametrize("codec", ["image", "h264"])
-def test_every_frame_of_the_cameras_is_accounted_for(url: str, codec: str) -> None:
-    common = "load", "--model", "tiny", "--server", url, "--codec", codec
-    found = figures(*common, "--cameras", "3", "--fps", "20", "--seconds", "1")
-    assert found["results"] > 0
-    assert found["results"] + found["dropped"] + found["error"] + found["unsent"] == 3 * 20
-    assert found["latency"]["p50"] <= found["latency"]["max"]
+@pytest.mark.parametrize(
+    "options", [(), ("--codec", "h264"), ("--codec", "h264", "--size", "64x48"), ("--over", "rest")], ids=" ".join
+)
+def test_every_frame_of_the_cameras_is_accounted_for(url: str, options: tuple[str, ...]) -> None:
+    common = "load", "--model", "tiny", "--server", url, "--warm-up", "0.2"
+    found = figures(*common, "--cameras", "3", "--fps", "20", "--seconds", "1", *options)
+    (step,) = found["steps"]
+    assert step["results"] > 0
+    assert step["due"] == 3 * 20
+    assert step["results"] + sum(step["lost"].values()) == step["due"]
+    assert step["latency"]["all"]["count"] == step["results"]
+    assert step["latency"]["all"]["p50"] <= step["latency"]["all"]["p100"]
+    assert step["latency"]["key"]["count"] == pytest.approx(step["key_share"] * step["results"])
+    assert step["generator"]["lateness"]["count"] == step["due"]
+    assert step["server"]["memory"] > 0
+
+
+def test_a_ramp_finds_a_limit_for_two_intervals_and_draws_it(url: str, tmp_path: Path) -> None:
+    picture = tmp_path / "load.png"
+    common = "load", "--model", "tiny", "--server", url, "--warm-up", "0.1", "--seconds", "1", "--fps", "5"
+    ramp = "--ramp", "--objective", "p50=60s,lost=0.001%", "--against-interval", "1", "--repeats", "1"
+    found = figures(*common, *ramp, "--cameras", "40", "--picture", picture)  # more than the server's 64 streams soon
+    assert [limit["interval"] for limit in found["limits"]] == [None, 1]
+    assert all(limit["cameras"] <= 64 for limit in found["limits"])
+    assert any(step["refused"] for step in found["steps"])
+    assert {step["interval"] for step in found["steps"]} == {None, 1}
+    with Image.open(picture) as drawn:
+        assert drawn.width > drawn.height
 
 
 @pytest.mark.parametrize("server", ["http://127.0.0.1:1", "no-url"])
@@ -89,11 +111,25 @@ def test_a_server_that_cannot_be_reached_is_an_error(server: str) -> None:
 def test_a_refused_stream_is_an_error_with_the_servers_reason(url: str) -> None:
     failed = keywarp("bench", "load", "--model", "other", "--server", url)
     assert failed.status == 1
-    assert failed.stderr == "keywarp: the server refused the stream: there is no model 'other'; there are: tiny\n"
+    assert failed.stderr == "keywarp: the server returned no result: there is no model 'other'; there are: tiny\n"
 
 
-def test_the_load_is_printed_as_a_table_and_a_histogram(url: str) -> None:
+def test_the_load_is_printed_as_tables(url: str) -> None:
     printed = bench("load", "--model", "tiny", "--server", url, "--cameras", "1", "--fps", "5", "--seconds", "1")
-    assert "1 cameras x 5 fps x 1 s, image, latest" in printed
-    assert " ms" in printed.splitlines()[-1]
-    assert "█" in printed.splitlines()[-1]
+    assert "keywarp bench load" in printed
+    assert "propagated" in printed
+    assert "websocket" in printed.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (("--objective", "fast"), "'fast' is not like p99=200ms"),
+        (("--size", "64"), "'64' is not like 640x360"),
+        (("--over", "rest", "--codec", "h264"), "REST takes images only"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options: tuple[str, ...], part: str) -> None:
+    refused = keywarp("bench", "load", *options)
+    assert refused.status == 2
+    assert part in refused.stderr

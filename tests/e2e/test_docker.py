@@ -203,7 +203,14 @@ def test_every_option_of_the_server_is_passed_to_its_container() -> None:
     options = {str(option.envvar) for option in typer.main.get_command(app).params if option.name != "help"}
     passed = set(re.findall(r"^      (KEYWARP_\w+):$", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE))
     # The image sets the first three, and the others have a default.
-    assert passed == options - {"KEYWARP_HOST", "KEYWARP_PORT", "KEYWARP_MODELS", "KEYWARP_DATA", "KEYWARP_LEASES"}
+    assert passed == options - {
+        "KEYWARP_HOST",
+        "KEYWARP_PORT",
+        "KEYWARP_MODELS",
+        "KEYWARP_DATA",
+        "KEYWARP_LEASES",
+        "KEYWARP_PEER",
+    }
 
 
 @pytest.mark.parametrize("profile", ["gpu", "k40"])

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from keywarp.protocol import CloseCode, Hello
+from keywarp.server.streams import registry
 from tests.server.conftest import LANES, Starter, eventually
 from tests.server.media import jpeg
 from tests.tiny_bundle import tiny_bundle
@@ -83,3 +84,35 @@ def test_a_draining_server_finishes_queued_frames_and_takes_no_new_work(start: S
             assert talk.credit == given[talks.index(talk)], "credit for frames that nobody takes any more"
             assert talk.close_code() == CloseCode.SERVICE_RESTART
     http.close()
+
+
+def test_connections_tasks_and_threads_are_metrics_that_come_back_to_what_they_were(start: Starter) -> None:
+    server = start()
+
+    def held() -> tuple[float, float]:
+        metrics = dict(line.rsplit(" ", 1) for line in server.http.get("/metrics").text.splitlines())
+        assert float(metrics["keywarp_threads"]) > 1
+        return float(metrics["keywarp_connections"]), float(metrics["keywarp_tasks"])
+
+    before = held()
+    with server.connect("counted", Hello()) as talk:
+        talk.frame(jpeg())
+        talk.result()
+        during = held()
+        assert during[0] == before[0] + 1
+        assert during[1] > before[1]
+    eventually(lambda: held() == before)
+
+
+def test_memory_is_given_back_to_the_system_after_streams_ended(
+    monkeypatch: pytest.MonkeyPatch, start: Starter
+) -> None:
+    released: list[bool] = []
+    monkeypatch.setattr(registry, "RELEASE_PERIOD", 0.05)
+    monkeypatch.setattr(registry, "release_unused_memory", lambda: released.append(True))
+    server = start()
+    with server.connect("ends", Hello()) as talk:
+        talk.frame(jpeg())
+        talk.result()
+        assert not released, "no stream has ended yet"
+    eventually(lambda: bool(released))

@@ -14,6 +14,7 @@ import { readLines, readParts } from "./streaming.js";
 export { Feed, chooseCodec, containerOf, openCamera, sendFile } from "./media.js";
 
 /** @typedef {import("./messages.js").Done} Done */
+/** @typedef {import("./messages.js").Fleet} Fleet */
 /** @typedef {import("./messages.js").FrameResponse} FrameResponse */
 /** @typedef {import("./messages.js").Header} Header */
 /** @typedef {import("./messages.js").Hello} Hello */
@@ -143,6 +144,11 @@ export class Client {
     return this.#json("/v1/streams", { signal });
   }
 
+  /** @param {{signal?: AbortSignal}} options @returns {Promise<Fleet>} the streams of all servers behind one address */
+  fleet({ signal } = {}) {
+    return this.#json("/v1/fleet", { signal });
+  }
+
   /** @param {string} id @returns {Promise<StreamInfo>} */
   stream(id) {
     return this.#json(streamPath(id));
@@ -246,11 +252,12 @@ export class Client {
   /**
    * Subscribe to the frames of all streams over one connection, since browsers open only a few to a server.
    *
-   * @param {{fps?: number, width?: number, signal?: AbortSignal}} options `fps` and `width` are upper limits
+   * @param {{fps?: number, width?: number, fleet?: boolean, signal?: AbortSignal}} options `fps` and `width` are upper
+   *     limits; `fleet` is whether the streams of the other servers behind this address are shown, too
    * @returns {AsyncGenerator<{stream: string, frame: number, jpeg: Blob}, void, void>}
    */
-  async *previews({ fps = 2, width = 320, signal } = {}) {
-    const response = await this.#request(`/v1/previews?fps=${fps}&width=${width}`, { signal });
+  async *previews({ fps = 2, width = 320, fleet = false, signal } = {}) {
+    const response = await this.#request(`/v1/previews?fps=${fps}&width=${width}&fleet=${fleet}`, { signal });
     for await (const { headers, blob } of readParts(bodyOf(response))) {
       yield { stream: headers.get("keywarp-stream") ?? "", frame: Number(headers.get("keywarp-frame")), jpeg: blob };
     }

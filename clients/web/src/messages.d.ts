@@ -24,7 +24,11 @@ export interface CameraOptions extends StreamOptions {
   hidden?: [number, number][][] | null; // regions that are made black, as corners in shares of the frame
 }
 
-export interface Hello extends CameraOptions {
+export interface WatchedOptions extends CameraOptions {
+  watched_by?: Record<string, unknown> | null; // zones, lines and rules, as `PUT /v1/streams/{id}/rules` has them
+}
+
+export interface Hello extends WatchedOptions {
   codec?: Codec;
   framing?: "packets" | "chunks";
   orientation?: number | null; // how the frames of bare packets are turned, as EXIF numbers it
@@ -114,6 +118,7 @@ export interface StreamInfo {
   title?: string | null; // its camera's name for people
   rules?: string[]; // the names of the rules that it is watched by
   watchers: number; // subscribers to its results and its preview, and sinks
+  server?: string | null; // host and port of its server, in the list of a fleet
 }
 
 export interface Problem {
@@ -287,6 +292,11 @@ export interface Reloaded {
   failed: Record<string, string>; // why streams couldn't be started or changed, by name
 }
 
+export interface Fleet {
+  servers: { address: string; streams: number | null; problem: string | null }[]; // the one that was asked comes first
+  streams: StreamInfo[]; // of the servers that answered
+}
+
 export interface Ready {
   type: "ready";
   stream: string;
@@ -299,7 +309,7 @@ export interface Ready {
   mode: string;
   credit: number;
   max_message_bytes: number;
-  options?: CameraOptions; // what the stream was created with
+  options?: WatchedOptions; // what the stream was created with
 }
 
 export interface Done {

@@ -3,22 +3,19 @@
 import math
 import statistics
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from typing import Annotated, Any
+from typing import Annotated
 
 import httpx
 import numpy as np
 import typer
-from rich.console import Console
 
 from keywarp.cli.errors import CommandError
-from keywarp.cli.options import IntervalOption, MaxAgeOption, OverlapOption
+from keywarp.cli.options import IntervalOption
 from keywarp.client import open_source
 from keywarp.commands.bench_tables import describe_setting, print_json, print_table
 from keywarp.commands.bundles import find_bundle
 from keywarp.commands.engine_bench.command import engine
+from keywarp.commands.load_bench.command import load
 from keywarp.commands.load_generator import (
     BenchCodec,
     StreamMeasurement,
@@ -33,12 +30,11 @@ from keywarp.commands.options import (
     BundleOption,
     InputVideoOption,
     JsonOption,
-    ModelOption,
     ModelsOption,
 )
 from keywarp.commands.sample_video import sample_video
 from keywarp.engines import Engine, EngineError, FixedInterval, StreamSession
-from keywarp.protocol import Hello, Mode
+from keywarp.protocol import Hello
 
 app = typer.Typer(
     no_args_is_help=True, help="Measure the engine and the server on this machine.", pretty_exceptions_enable=False
@@ -46,10 +42,10 @@ app = typer.Typer(
 
 CODECS: tuple[BenchCodec, ...] = ("image", "h264")
 PROCESSOR_TIME = "process_cpu_seconds_total "  # a metric of servers
-CLIP_FRAMES = 250  # frames of the clip that `load` repeats
 
 
 app.command()(engine)
+app.command()(load)
 
 
 @app.command()
@@ -164,102 +160,3 @@ def _processor_time(url: str) -> float:
     metrics = httpx.get(f"{url}/metrics").raise_for_status().text
     found = (float(line.split()[1]) for line in metrics.splitlines() if line.startswith(PROCESSOR_TIME))
     return next(found, math.nan)
-
-
-@app.command()
-def load(
-    cameras: Annotated[int, typer.Option(min=1, help="The number of streams at the same time.")] = 4,
-    fps: Annotated[float, typer.Option(min=0.1, help="Frames per second of each camera.")] = 10.0,
-    seconds: Annotated[float, typer.Option(min=1.0, help="How long to send, in seconds.")] = 20.0,
-    url: Annotated[
-        str | None,
-        typer.Option("--server", help="A running server.", metavar="URL", show_default="one started on this machine"),
-    ] = None,
-    model: ModelOption = "street",
-    models: ModelsOption = MODELS,
-    video: InputVideoOption = None,
-    interval: IntervalOption = None,
-    max_age: MaxAgeOption = None,
-    overlap: OverlapOption = None,
-    codec: Annotated[BenchCodec, typer.Option(help="Send JPEG images, or the video's H.264 packets.")] = "image",
-    mode: Annotated[Mode, typer.Option(help="The streams' mode.")] = "latest",
-    as_json: JsonOption = False,
-) -> None:
-    """Load a server with cameras, each of which sends a frame when it is due, however busy the server is.
-
-    Prints the results per second, the share of key frames, their age, the
-    dropped frames, and the latency, counted from when each frame was due.
-    Frames stay as they are stored, as those of most cameras are.
-
-    Example: keywarp bench load --cameras 4 --fps 10 --server http://192.168.7.2:8080
-    """
-    path = video or sample_video()
-    payloads = make_payloads(path, codec, CLIP_FRAMES)
-    hello = Hello(model=model, interval=interval, max_age=max_age, overlap=overlap, mode=mode, codec=codec)
-    with nullcontext(url) if url else local_server(models) as address:
-        assert address is not None
-        open_loop(address, "bench-warm-up", Hello(model=model, codec=codec), payloads[:10], 10, 1)
-
-        def run_camera(number: int) -> StreamMeasurement:
-            return open_loop(address, f"bench-{number}", hello, payloads, fps, seconds)
-
-        with ThreadPoolExecutor(cameras) as pool:
-            measurements = list(pool.map(run_camera, range(cameras)))
-    latencies = [latency for measurement in measurements for latency in measurement.latencies.values()]
-    if not latencies:
-        raise CommandError("the server returned no result: it may be full, or too slow for its streams")
-    figures = _summarize_load(measurements, latencies)
-    if as_json:
-        setting = {"model": model, "codec": codec, "mode": mode, "video": path.name}
-        print_json({**setting, "cameras": cameras, "fps": fps, "seconds": seconds, **figures})
-        return
-    rows = [
-        ("sent", f"{cameras} cameras x {fps:g} fps x {seconds:g} s, {codec}, {mode}"),
-        (
-            "results",
-            f"{figures['results']} ({figures['results_per_second']:.1f} a second; each camera "
-            f"{figures['camera_fps']['min']:.1f} to {figures['camera_fps']['max']:.1f})",
-        ),
-        ("key frames", f"{figures['key_frames']} ({100 * figures['key_share']:.0f} %){_describe_ages(figures)}"),
-        ("dropped, errors, unsent", f"{figures['dropped']}, {figures['error']}, {figures['unsent']}"),
-        *((name, f"{1000 * value:.0f} ms") for name, value in figures["latency"].items()),
-    ]
-    print_table("load", rows, f"{path.name}, model {model}")
-    _print_histogram(latencies)
-
-
-def _summarize_load(measurements: Sequence[StreamMeasurement], latencies: Sequence[float]) -> dict[str, Any]:
-    results = sum(measurement.frames for measurement in measurements)
-    percentiles = dict(zip(("p50", "p90", "p99", "max"), np.percentile(latencies, (50, 90, 99, 100)), strict=True))
-    rates = [measurement.fps for measurement in measurements]
-    key_frames = sum(measurement.results["key"] for measurement in measurements)
-    ages = [age for measurement in measurements for age in measurement.key_ages]
-    return {
-        "results": results,
-        "results_per_second": results / max(measurement.seconds for measurement in measurements),
-        "camera_fps": {"min": min(rates), "median": statistics.median(rates), "max": max(rates)},
-        "key_frames": key_frames,
-        "key_share": key_frames / results,
-        # An older server doesn't say how old its key frames are.
-        "key_age": {"mean": statistics.fmean(ages), "max": max(ages)} if ages else None,
-        **{name: sum(m.failures[name] for m in measurements) for name in ("dropped", "error", "unsent")},
-        "latency": {name: float(value) for name, value in percentiles.items()},
-    }
-
-
-def _describe_ages(figures: dict[str, Any]) -> str:
-    ages = figures["key_age"]
-    return f", {ages['mean']:.1f} s old on average, {ages['max']:.1f} s at most" if ages else ""
-
-
-def _print_histogram(latencies: Sequence[float]) -> None:
-    """Print the number of results by latency, in steps that double."""
-    edges = [0.005 * 2**step for step in range(10)]
-    counts = [0] * (len(edges) + 1)
-    for latency in latencies:
-        counts[sum(latency > edge for edge in edges)] += 1
-    console, most = Console(), max(counts)
-    for count, edge in zip(counts, [*edges, None], strict=True):
-        if count:
-            name = f"<= {1000 * edge:.0f} ms" if edge else f"> {1000 * edges[-1]:.0f} ms"
-            console.print(f"{name:>12} {count:>6} {'█' * round(40 * count / most)}")

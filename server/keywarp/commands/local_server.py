@@ -17,11 +17,12 @@ START_SECONDS = 60.0  # limit for starting and compiling the models
 
 
 @contextmanager
-def local_server(models: Path) -> Iterator[str]:
+def local_server(models: Path, *options: str) -> Iterator[str]:
     """Run `keywarp serve` on a free port of the loopback interface until the block ends.
 
     Args:
         models: The models folder.
+        options: Further options of the command.
 
     Yields:
         The server's URL, once its models are ready.
@@ -30,7 +31,7 @@ def local_server(models: Path) -> Iterator[str]:
         CommandError: If the server stops before it is ready, or isn't ready within `START_SECONDS`.
     """
     command = [sys.executable, "-m", "keywarp.cli", "serve", "--port", "0", "--log-level", "warning"]
-    process = subprocess.Popen([*command, "--models", str(models)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, "--models", str(models), *options], stdout=subprocess.PIPE, text=True)
     watchdog = threading.Timer(START_SECONDS, process.kill)
     watchdog.start()
     try:

@@ -31,6 +31,7 @@ SHOWN: dict[str, dict[str, Any]] = {  # shown in the help instead of a type, or 
     "default_model": {"show_default": "the first by name"},
     "backend": {"metavar": "BACKEND"},  # its description has the names
     "allow_origin": {"metavar": "ORIGIN", "show_default": "its own pages only"},
+    "peer": {"metavar": "URL", "show_default": "none"},
     "allow_pull": {"metavar": "HOST", "show_default": "nowhere"},
     "site": {"dir_okay": False, "show_default": False},
     "keys": {"dir_okay": False, "show_default": False},
@@ -41,6 +42,19 @@ SHOWN: dict[str, dict[str, Any]] = {  # shown in the help instead of a type, or 
     "key_streams": {"show_default": "no limit"},
     "key_rate": {"show_default": "no limit"},
 }
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="A TOML file of options: their names with _ for -, such as max_streams = 16. "
+        "The command line and the environment take precedence.",
+        envvar="KEYWARP_CONFIG",
+        exists=True,
+        dir_okay=False,
+        show_default=False,
+    ),
+]
 
 
 class ServeSettings(Settings):
@@ -104,17 +118,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 @with_settings
 def serve(
     context: typer.Context,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="A TOML file of options: their names with _ for -, such as max_streams = 16. "
-            "The command line and the environment take precedence.",
-            envvar="KEYWARP_CONFIG",
-            exists=True,
-            dir_okay=False,
-            show_default=False,
-        ),
-    ] = None,
+    config: ConfigOption = None,
     **settings: Any,
 ) -> None:
     """Serve the models of a folder over REST and WebSocket.
@@ -124,11 +128,9 @@ def serve(
     from keywarp.server.process import run  # imports FastAPI, which `--help` doesn't need
     from keywarp.server.telemetry.logs import log_to_stderr
 
-    given = {name: value for name, value in settings.items() if not _is_default(context, name)}
-    chosen = _make_settings(given, _read_config(config) if config else {}, config)
+    chosen = choose_settings(context, settings, config)
     log_to_stderr(chosen.log_level)
-    if not chosen.keys and chosen.host not in LOOPBACK:
-        logging.getLogger(__name__).warning("%s is open to anyone who reaches it: consider --keys", chosen.host)
+    warn_if_open(chosen)
     try:
         run(chosen)
     except (
@@ -142,6 +144,22 @@ def serve(
         OSError,
     ) as error:
         raise CommandError(str(error)) from error
+
+
+def choose_settings(context: typer.Context, options: Mapping[str, Any], config: Path | None) -> ServeSettings:
+    """Make the settings from the options of `with_settings`, then from the file, then from the defaults.
+
+    Raises:
+        typer.BadParameter: If one of them is wrong.
+    """
+    given = {name: value for name, value in options.items() if not _is_default(context, name)}
+    return _make_settings(given, _read_config(config) if config else {}, config)
+
+
+def warn_if_open(settings: Settings) -> None:
+    """Log a warning if anyone who reaches the server can use it, and others than this machine can."""
+    if not settings.keys and settings.host not in LOOPBACK:
+        logging.getLogger(__name__).warning("%s is open to anyone who reaches it: consider --keys", settings.host)
 
 
 def _is_default(context: typer.Context, name: str) -> bool:

@@ -16,6 +16,7 @@ from keywarp.server.reloading import Reloader
 from keywarp.server.routes import (
     annotated,
     events,
+    fleet,
     health,
     models,
     open_inference,
@@ -90,7 +91,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     app.state.sequences = Sequences(service)
     app.state.annotations = annotated.Annotations()
     for tag, modules in (
-        (openapi.STREAMS, (streams, websocket)),
+        (openapi.STREAMS, (streams, websocket, fleet)),
         (openapi.WATCHING, (watch, wall)),
         (openapi.VIDEOS, (videos, annotated)),
         (openapi.EVENTS, (events,)),
@@ -104,7 +105,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     app.include_router(dashboard.router)
     count_refused = service.metrics.count_refused
     problems.install(app, count_refused)
-    app.add_middleware(BodyMiddleware, memory=service.payload_memory)
+    app.add_middleware(BodyMiddleware, memory=service.payload_memory, count_refused=count_refused)
     if service.api_keys:
         app.add_middleware(
             ApiKeyMiddleware,

@@ -251,6 +251,12 @@ class BadVideoError(ServerError):
     status, close, reason = HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MEDIA, "bad_video"
 
 
+class CannotEncodeError(ServerError):
+    """The server can't encode video."""
+
+    status, close, reason = HTTPStatus.NOT_IMPLEMENTED, CloseCode.INTERNAL_ERROR, "no_encoder"
+
+
 class SourceForbiddenError(ServerError):
     """The stream's source has a host that isn't on the allow-list."""
 

@@ -64,6 +64,7 @@ class Server(uvicorn.Server):
             )
         )
         self.server_state = self.connections = Connections(settings.max_connections)
+        self.service.metrics.watch_connections(lambda: len(self.connections.connections))
 
     @property
     def url(self) -> str:

@@ -32,6 +32,7 @@ from keywarp.server.errors import (
 )
 from keywarp.server.events.store import EventStore
 from keywarp.server.events.watcher import check_rules
+from keywarp.server.fleet import Fleet
 from keywarp.server.models.registry import Models, ModelUser
 from keywarp.server.models.replicas import Replica, least_loaded
 from keywarp.server.models.repository import load_bundles
@@ -124,6 +125,7 @@ class Service:
             self.metrics.add_sink(name)
         limits = Limits(streams=settings.key_streams, rate=settings.key_rate)
         self.api_keys = ApiKeys.read(settings.keys, limits, clock) if settings.keys else None
+        self.fleet = Fleet(settings.peer)
         self.payload_memory = PayloadMemory(settings.max_queued_bytes)
         self._in_flight = 0
         self._all_done = asyncio.Event()
@@ -295,7 +297,8 @@ class Service:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Load the models in the background, run the block, and free everything at the end."""
-        tasks = asyncio.create_task(self._load()), asyncio.create_task(self.streams.expire())
+        endless = self.streams.expire(), self.streams.release_memory()
+        tasks = [asyncio.create_task(task) for task in (self._load(), *endless)]
         try:
             yield
         finally:
@@ -307,6 +310,7 @@ class Service:
             await self.sinks.close()
             await self._models.close()
             await self.events.close()
+            await self.fleet.close()
             for device in self.devices:
                 await asyncio.to_thread(device.executor.close)
             await asyncio.to_thread(self._context.workers.shutdown)

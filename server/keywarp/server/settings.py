@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from keywarp.engines import BackendName, MotionName, Precision
 from keywarp.engines.shipped import DEFAULT_MODELS
 from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE, Schedule
+from keywarp.server.fleet import PeerUrl
 from keywarp.server.security.pull_hosts import AllowList
 
 MEBIBYTE = 2**20
@@ -110,6 +111,11 @@ class Settings(BaseModel):
         description="A folder by which several servers on this host share the site's cameras: each server pulls some, "
         "and the others go on with them when it dies. Without it, every server pulls all.",
     )
+    peer: tuple[str, ...] = Field(
+        default=(),
+        description="Another server behind the same proxy, whose streams are listed together with this one's: "
+        "http://HOST:PORT, or dns://NAME:PORT for all servers of a name. API keys of callers are sent to it.",
+    )
     event_days: float = Field(default=30.0, gt=0, le=36_500, description="The days for which events are kept.")
     max_events: int = Field(default=10_000, ge=1, description="The most events that are kept.")
     keys: Path | None = Field(
@@ -207,6 +213,11 @@ class Settings(BaseModel):
     def _check_allow_list(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
         AllowList(entries)
         return entries
+
+    @field_validator("peer")
+    @classmethod
+    def _check_peers(cls, peers: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(PeerUrl.parse, peers))
 
     @field_validator("key_streams", "key_rate")
     @classmethod

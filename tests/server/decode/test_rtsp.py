@@ -1,6 +1,9 @@
 """What a camera sends over RTSP, and where its redirects lead."""
 
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -50,15 +53,30 @@ def test_a_location_never_passes() -> None:
     )
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """Make a certificate as cameras have them: nobody vouches for it."""
+    if not (openssl := shutil.which("openssl")):
+        pytest.skip("there is no openssl to make a certificate")
+    folder = tmp_path_factory.mktemp("certificate")
+    key, file = folder / "key.pem", folder / "certificate.pem"
+    request = (openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=camera")
+    subprocess.run((*request, "-keyout", key, "-out", file), check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file, key)
+    return context
+
+
 @contextmanager
-def redirecting(target: str) -> Iterator[int]:
+def redirecting(target: str, tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """Run a camera that redirects, and yield its port."""
     with socket.create_server(("127.0.0.1", 0)) as camera:
 
         def answer() -> None:
             with suppress(OSError):  # closed
                 while True:
-                    client, _ = camera.accept()
+                    connection, _ = camera.accept()
+                    client = tls.wrap_socket(connection, server_side=True) if tls else connection
                     with client, suppress(ConnectionResetError):
                         while request := client.recv(4096):
                             number = request.partition(b"CSeq: ")[2].partition(b"\r\n")[0]
@@ -71,16 +89,19 @@ def redirecting(target: str) -> Iterator[int]:
         camera.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.mark.parametrize("listens", [True, False])
-def test_a_camera_leads_to_no_other_port_and_does_not_learn_which_are_open(start: Starter, listens: bool) -> None:
+@pytest.mark.parametrize(("scheme", "listens"), [("rtsp", True), ("rtsp", False), ("rtsps", True)])
+def test_a_camera_leads_to_no_other_port_and_does_not_learn_which_are_open(
+    start: Starter, request: pytest.FixtureRequest, scheme: str, listens: bool
+) -> None:
+    tls = request.getfixturevalue("certificate") if scheme == "rtsps" else None
     server = start(allow_pull=("127.0.0.1",))
     with socket.create_server(("127.0.0.1", 0)) as inner:
         inner.settimeout(0.2)
         port = inner.getsockname()[1]
         if not listens:
             inner.close()
-        with undisturbed(server) as neighbour, redirecting(f"rtsp://127.0.0.1:{port}/x") as camera:
-            source = f"rtsp://127.0.0.1:{camera}/camera"
+        with undisturbed(server) as neighbour, redirecting(f"{scheme}://127.0.0.1:{port}/x", tls) as camera:
+            source = f"{scheme}://127.0.0.1:{camera}/camera"
             server.http.post("/v1/streams", json={"id": "gate", "source": source})
             eventually(lambda: server.http.get("/v1/streams/gate").json()["state"] == "retrying")
             assert "redirects, which isn't followed" in server.http.get("/v1/streams/gate").json()["problem"]
@@ -89,3 +110,12 @@ def test_a_camera_leads_to_no_other_port_and_does_not_learn_which_are_open(start
                     inner.accept()
             neighbour.receives(1)
             server.http.delete("/v1/streams/gate")
+
+
+def test_a_camera_without_tls_is_told_apart(start: Starter) -> None:
+    server = start(allow_pull=("127.0.0.1",))
+    with redirecting("rtsp://127.0.0.1:1/") as camera:
+        server.http.post("/v1/streams", json={"id": "gate", "source": f"rtsps://127.0.0.1:{camera}/camera"})
+        eventually(lambda: server.http.get("/v1/streams/gate").json()["state"] == "retrying")
+        assert "TLS fails" in server.http.get("/v1/streams/gate").json()["problem"]
+        server.http.delete("/v1/streams/gate")

@@ -121,6 +121,23 @@ def test_an_open_event_ends_when_the_producer_comes_again(start: Starter) -> Non
     assert server.http.get("/v1/events").json()[0]["state"] == "ended"
 
 
+def test_an_event_never_ends_before_its_start_though_the_clock_is_set_back(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours, see = iter(range(100)), Watcher.see
+
+    def earlier(self: Watcher, pixels: Any, found: Any, timestamp: float | None, time: Any) -> list[Report]:
+        return see(self, pixels, found, timestamp, time - timedelta(hours=next(hours)))
+
+    monkeypatch.setattr(Watcher, "see", earlier)
+    server = start()
+    watched(server)
+    feed(server)
+    [event] = [Event.model_validate(one) for one in server.http.get("/v1/events").json()]
+    assert event.state == "ended"
+    assert event.end == event.start
+
+
 def test_an_event_that_starts_while_the_rules_change_ends_after_it_has_started(
     start: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,10 @@ def test_bodies_beyond_the_limit_are_refused(start: Starter, image: bytes) -> No
     with undisturbed(server) as neighbour:
         server.service.payload_memory.used += LIMIT - SIZE // 2  # as others' bodies do
         assert problem(server.frame("one", image)).status == 503
+        described = {"id": "two", "sinks": ["x" * SIZE]}
+        assert problem(server.http.post("/v1/streams", json=described)).status == 503
+        refused = 'keywarp_requests_refused_total{reason="overload"}'
+        assert f"{refused} 2.0" in server.http.get("/metrics").text, "both are counted"
         neighbour.receives(3)
         server.service.payload_memory.used -= LIMIT - SIZE // 2
     assert server.frame("one", image).is_success

@@ -10,6 +10,7 @@ import pytest
 
 from keywarp.client import Client, ProcessedFrame, Reconnect
 from keywarp.protocol import Hello
+from keywarp.protocol.events import Rule, Rules
 from tests.client.proxy import CuttingProxy
 from tests.server.conftest import Running, Starter, eventually
 from tests.server.faults.neighbour import undisturbed
@@ -43,6 +44,36 @@ def test_a_stream_that_was_created_with_sinks_keeps_them_after_its_server_died(s
     names = {(line["run"], line["frame"]) for line in results}
     assert len(names) == len(results), "two results have the same name"
     assert len({line["run"] for line in results}) == 2
+
+
+def test_rules_and_options_that_were_set_meanwhile_are_kept_after_the_server_died(start: Starter) -> None:
+    server = start()
+    corners = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))
+    first = Rules(title="Door", zones={"mat": corners}, rules={"red": Rule(classes=("red",), zone="mat")})
+    later = Rules(title="Back door", zones={"mat": corners}, rules={"any": Rule(zone="mat")})
+    found = []
+    with CuttingProxy(server.url) as proxy, Client(proxy.address) as client:
+        client.create_stream("door", interval=3)
+        client.set_rules("door", first)
+        images = [np.full((64, 128, 3), (255, 0, 0), np.uint8)] * FRAMES
+        for result in client.stream(images, stream_id="door", in_flight=4, reconnect=SOON):
+            if result.frame in (
+                FRAMES // 3,
+                2 * FRAMES // 3,
+            ):  # another server takes over, which doesn't know the stream
+                stream = server.service.streams["door"]
+                proxy.cut()
+                eventually(lambda stream=stream: not stream.info.connected)  # type: ignore[misc]
+                server.run(server.service.streams.remove(stream, "its server died"))
+            if result.frame in (FRAMES // 2, FRAMES - 6):
+                now = server.service.streams["door"]
+                found.append((now.rules, now.schedule.interval, now is stream))
+            if result.frame == FRAMES // 2:
+                client.set_rules("door", later)
+                client.change_stream("door", interval=2)
+        events = client.events("door")
+    assert found == [(first, 3, False), (later, 2, False)]
+    assert {event.rule for event in events} == {"red", "any"}, "the new streams are watched"
 
 
 def test_a_resumed_video_is_decoded_but_not_processed_again(server: Running, tmp_path: Path) -> None:

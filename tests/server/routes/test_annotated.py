@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from keywarp.server.routes import annotated
+from keywarp.videos import writing
 from tests.server.conftest import Running, eventually
 from tests.server.media import NO_DELAY, moving, mpegts, pieces
 
@@ -45,6 +46,16 @@ def test_a_video_comes_back_with_its_results_drawn_in(server: Running, scratch: 
     assert flags[0] < flags[1], "every fourth frame is a key frame"
     assert server.http.get("/v1/streams").json() == []
     eventually(lambda: not [*scratch.glob("keywarp-annotated-*")])
+
+
+def test_a_server_without_an_encoder_says_so_before_the_video_is_sent(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "ENCODER", "libx264-of-another-build")
+    response = server.http.post(ROUTE, content=mpegts(3, NO_DELAY), headers=TS)
+    assert response.status_code == 501
+    assert "has no libx264" in response.json()["detail"]
+    assert server.http.get("/v1/streams").json() == []
 
 
 def test_the_picture_is_as_wide_as_was_asked_for(server: Running) -> None:

@@ -20,18 +20,31 @@ StreamArgument = Annotated[str, typer.Argument(help="The stream's id.", show_def
 
 @app.command("list")
 def list_streams(
-    server: ServerOption = DEFAULT_SERVER, api_key: ApiKeyOption = None, as_json: JsonOption = False
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: ApiKeyOption = None,
+    as_json: JsonOption = False,
+    fleet: Annotated[
+        bool,
+        typer.Option(
+            "--fleet", help="List the streams of all servers behind the address, and name those that don't answer."
+        ),
+    ] = False,
 ) -> None:
     """List the streams that clients feed or the server pulls.
 
     Example: keywarp streams list --server http://127.0.0.1:8080 --json
     """
     with open_client(server, api_key) as client:
-        found = client.streams()
+        answer = client.fleet() if fleet else None
+        found = answer.streams if answer else client.streams()
+    for one in answer.servers if answer else ():
+        if one.problem:
+            typer.echo(f"the streams of {one.address} are missing: {one.problem}", err=True)
     if as_json:
         typer.echo(json.dumps([stream.model_dump(mode="json", exclude_none=True) for stream in found], indent=2))
         return
-    table = Table("id", "model", "interval", "mode", "source", "state", "frames")
+    columns = ("id", "model", "interval", "mode", "source", "state", "frames", "server")
+    table = Table(*columns[: None if fleet else -1])
     for stream in found:
         table.add_row(
             escape(stream.id),
@@ -41,6 +54,7 @@ def list_streams(
             escape(stream.source or "clients"),
             stream.state,
             str(stream.frames),
+            *([escape(stream.server or "")] if fleet else ()),
         )
     Console().print(table)
 

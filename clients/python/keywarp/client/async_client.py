@@ -26,6 +26,7 @@ from keywarp.protocol import (
     ClientId,
     Codec,
     CreateStream,
+    FleetInfo,
     Hello,
     HiddenRegion,
     Masks,
@@ -93,6 +94,10 @@ class AsyncClient(AsyncClosable):
     async def streams(self) -> tuple[StreamInfo, ...]:
         """List the streams."""
         return await self._do(rest.streams())
+
+    async def fleet(self) -> FleetInfo:
+        """List the streams of all servers behind one address, and which of the servers don't answer."""
+        return await self._do(rest.fleet())
 
     async def stream_info(self, stream_id: str) -> StreamInfo:
         """Show one stream."""

@@ -25,6 +25,7 @@ from keywarp.protocol import (
     ClientId,
     Codec,
     CreateStream,
+    FleetInfo,
     Hello,
     HiddenRegion,
     Masks,
@@ -131,6 +132,10 @@ class Client(Closable):
     def streams(self) -> tuple[StreamInfo, ...]:
         """List the streams."""
         return self._do(rest.streams())
+
+    def fleet(self) -> FleetInfo:
+        """List the streams of all servers behind one address, and which of the servers don't answer."""
+        return self._do(rest.fleet())
 
     def stream_info(self, stream_id: str) -> StreamInfo:
         """Show one stream.

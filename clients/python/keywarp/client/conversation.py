@@ -226,6 +226,8 @@ class Conversation:
                 return self._take_response(parsed, now)
             case Credit():
                 self._raise_credit(parsed.credit)
+                if self.ready and parsed.options:
+                    self.ready = self.ready.model_copy(update={"options": parsed.options})
             case Done():
                 self._finish(parsed)
         return None

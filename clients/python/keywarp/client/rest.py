@@ -14,7 +14,17 @@ from pydantic import TypeAdapter, ValidationError
 from keywarp.client.connecting import retry_after
 from keywarp.client.errors import ApiError, ProtocolError
 from keywarp.client.images import encode_jpeg
-from keywarp.protocol import ChangeStream, ClientId, CreateStream, ModelInfo, Problem, Result, StreamInfo, faults
+from keywarp.protocol import (
+    ChangeStream,
+    ClientId,
+    CreateStream,
+    FleetInfo,
+    ModelInfo,
+    Problem,
+    Result,
+    StreamInfo,
+    faults,
+)
 from keywarp.protocol.events import Event, Rules
 
 T = TypeVar("T")
@@ -97,6 +107,11 @@ def unload_model(name: str, *, force: bool) -> Call[ModelInfo]:
 def streams() -> Call[tuple[StreamInfo, ...]]:
     """List the streams."""
     return Call(TypeAdapter(tuple[StreamInfo, ...]), "GET", "/v1/streams")
+
+
+def fleet() -> Call[FleetInfo]:
+    """List the streams of all servers behind one address."""
+    return Call(TypeAdapter(FleetInfo), "GET", "/v1/fleet")
 
 
 def stream_info(stream_id: str) -> Call[StreamInfo]:

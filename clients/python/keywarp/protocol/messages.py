@@ -21,7 +21,7 @@ the connection. It only grows. The server closes the connection of a client that
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
 
 SUBPROTOCOL = "keywarp.v1"
 KEY_SUBPROTOCOL = "keywarp.key."  # prefix of an API key, which browsers can't send in a header
@@ -141,6 +141,22 @@ class StreamInfo(Message):
     reconnects: int = 0  # how often a pulled stream's source was opened again
     kept: bool = False  # whether the server pulls it again after a restart
     notes: tuple[str, ...] = ()  # what one should know about its video, such as that another video was left out
+    server: str | None = None  # host and port of its server, in the list of a fleet
+
+
+class ServerInfo(Message):
+    """One server of a fleet."""
+
+    address: str  # host and port
+    streams: int | None  # how many it has; None if it doesn't say
+    problem: str | None = None  # why it doesn't
+
+
+class FleetInfo(Message):
+    """Several servers behind one address, and the streams of those that answered."""
+
+    servers: tuple[ServerInfo, ...]  # the one that was asked comes first
+    streams: tuple[StreamInfo, ...]
 
 
 class Changes(Message):
@@ -327,7 +343,14 @@ class CameraOptions(StreamOptions):
     hidden: Annotated[tuple[HiddenRegion, ...], Field(max_length=32)] | None = None
 
 
-class Hello(CameraOptions):
+class WatchedOptions(CameraOptions):
+    """The options of a stream, with its zones, lines and rules."""
+
+    # As `keywarp.protocol.events.Rules` has them. Clients only repeat them, so that they needn't know all; None: none
+    watched_by: Mapping[str, JsonValue] | None = None
+
+
+class Hello(WatchedOptions):
     """The client's first message.
 
     The codec determines the payload of each binary message:
@@ -361,7 +384,7 @@ class End(Request):
     type: Literal["end"] = "end"
 
 
-class AgreedOptions(CameraOptions):
+class AgreedOptions(WatchedOptions):
     """The options that a stream has. Those that only a newer server knows are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -386,10 +409,11 @@ class Ready(Message):
 
 
 class Credit(Message):
-    """More credit, when there is no response to carry it."""
+    """More credit, when there is no response to carry it; or other options, after someone has changed them."""
 
     type: Literal["credit"] = "credit"
     credit: int
+    options: AgreedOptions | None = None  # those of `ready` from now on; None if they are still the same
 
 
 class Error(Message):

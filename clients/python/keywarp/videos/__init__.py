@@ -8,7 +8,7 @@ from keywarp.videos.claims import Claims
 from keywarp.videos.contents import HEAD_BYTES, describe_container, describe_other
 from keywarp.videos.continuity import Continuity
 from keywarp.videos.ends import listed_packets
-from keywarp.videos.errors import NoKeyFrameError, VideoError, WritingError
+from keywarp.videos.errors import NoEncoderError, NoKeyFrameError, VideoError, WritingError
 from keywarp.videos.extent import Extent, file_extent
 from keywarp.videos.ledger import MAX_FAILED_UNITS, REMEMBERED, REORDERING, Origin
 from keywarp.videos.opening import demux, is_format, open_container
@@ -26,7 +26,7 @@ from keywarp.videos.units import (
     UnitDecoder,
     orientation_of_frame,
 )
-from keywarp.videos.writing import VideoWriter
+from keywarp.videos.writing import VideoWriter, check_encoder
 
 __all__ = [
     "HEAD_BYTES",
@@ -41,6 +41,7 @@ __all__ = [
     "Extent",
     "Item",
     "Lost",
+    "NoEncoderError",
     "NoKeyFrameError",
     "Note",
     "Origin",
@@ -57,6 +58,7 @@ __all__ = [
     "VideoReader",
     "VideoWriter",
     "WritingError",
+    "check_encoder",
     "choose_video",
     "demux",
     "describe_choice",

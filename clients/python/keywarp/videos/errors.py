@@ -11,3 +11,12 @@ class NoKeyFrameError(VideoError):
 
 class WritingError(Exception):
     """A video can't be written."""
+
+
+class NoEncoderError(WritingError):
+    """FFmpeg, as it is installed here, can't encode video."""
+
+    def __init__(self, encoder: str) -> None:
+        super().__init__(
+            f"no video can be written: the FFmpeg that PyAV uses here has no {encoder}. PyAV's wheels from PyPI have it"
+        )

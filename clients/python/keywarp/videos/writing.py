@@ -2,18 +2,32 @@
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Final
 
 import av
 import numpy as np
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from keywarp.videos.errors import WritingError
+from keywarp.videos.errors import NoEncoderError, WritingError
 
-# libx264's options. The quality is 20, where 0 is lossless and 23 is the default. There are no B-frames, because the
+ENCODER: Final = "libx264"
+# Its options. The quality is 20, where 0 is lossless and 23 is the default. There are no B-frames, because the
 # length that MP4 states would end too early with them where the frame rate varies.
 OPTIONS = {"crf": "20", "preset": "veryfast", "bf": "0"}
 CLOCK = 90_000  # ticks per second, as transport streams have them: timestamps aren't multiples of the frame rate
+
+
+def check_encoder() -> None:
+    """Check that video can be encoded here.
+
+    Raises:
+        NoEncoderError: FFmpeg was built without the encoder, which is under the GPL.
+    """
+    try:
+        av.Codec(ENCODER, "w")
+    except av.codec.codec.UnknownCodecError:
+        raise NoEncoderError(ENCODER) from None
 
 
 class VideoWriter:
@@ -32,8 +46,10 @@ class VideoWriter:
             aspect: The width of a pixel relative to its height.
 
         Raises:
+            NoEncoderError: If video can't be encoded here. There is no file then.
             WritingError: If the file can't be written.
         """
+        check_encoder()
         self._fps = Fraction(fps).limit_denominator(1001)
         self._start = start
         self._aspect = aspect
@@ -87,7 +103,7 @@ class VideoWriter:
     def _add_stream(self, image: NDArray[np.uint8]) -> VideoStream:
         if min(image.shape[:2]) < 2:
             raise WritingError(f"a video needs pictures of at least 2x2 pixels, not {image.shape[1]}x{image.shape[0]}")
-        stream = self._container.add_stream("libx264", self._fps, options=OPTIONS)
+        stream = self._container.add_stream(ENCODER, self._fps, options=OPTIONS)
         stream.height, stream.width = (side & ~1 for side in image.shape[:2])
         stream.pix_fmt = "yuv420p"
         stream.codec_context.sample_aspect_ratio = self._aspect

@@ -19,7 +19,7 @@ HTTP_FORMATS: Final = (
 
 LIVE_PROTOCOLS: Final[Mapping[str, str]] = {  # by the scheme of the URL
     "rtsp": "rtsp,rtp,tcp",
-    "rtsps": "rtsps,rtsp,rtp,tcp,tls",
+    "rtsps": "rtsp,rtp,tcp",  # the relay does TLS
     "rtmp": "rtmp,tcp",
     "rtmps": "rtmps,rtmp,tcp,tls",
     "srt": "srt",

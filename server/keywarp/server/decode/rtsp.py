@@ -1,13 +1,15 @@
 """Stand between FFmpeg and a camera, because FFmpeg follows redirects of RTSP, wherever they lead.
 
-FFmpeg connects to a port of this machine, and its bytes go to the address that was checked. What comes back is read as
-FFmpeg reads it (`ff_rtsp_read_reply`), and its headers are written anew, so that both see the same.
+FFmpeg connects to a port of this machine, and its bytes go to the address that was checked, for `rtsps` through TLS.
+What comes back is read as FFmpeg reads it (`ff_rtsp_read_reply`), and its headers are written anew, so that both see
+the same.
 """
 
 import contextlib
 import re
 import selectors
 import socket
+import ssl
 import threading
 from typing import Final
 
@@ -18,6 +20,7 @@ MAX_BODY: Final = 2**20  # bytes of a description
 _STATUS: Final = re.compile(rb"RTSP/1\.[01] (\d{3})(?: .*)?")
 _SMALLEST: Final = 8  # bytes of a packet; FFmpeg takes those of smaller ones for text
 _CHUNK: Final = 2**16
+_OLD_SERVERS: Final = getattr(ssl, "OP_LEGACY_SERVER_CONNECT", 0x4)  # named in Python 3.12
 
 
 class Responses:
@@ -94,20 +97,26 @@ class RtspRelay(threading.Thread):
         fault: Why the connection was cut, or None.
     """
 
-    def __init__(self, address: str, port: int, timeout: float) -> None:
+    def __init__(self, address: str, port: int, timeout: float, *, tls: str | None = None) -> None:
         """Connect to the camera, and listen.
 
         Args:
             address: The camera's address, which was checked.
             port: Its port.
             timeout: Seconds to connect.
+            tls: The camera's name, to speak TLS with it; None for a camera without TLS.
 
         Raises:
-            PullError: The camera can't be reached.
+            PullError: The camera can't be reached, or doesn't speak TLS.
         """
         super().__init__(name="keywarp-rtsp", daemon=True)
         try:
             self._camera = socket.create_connection((address, port), timeout)
+            if tls is not None:
+                self._camera = _begin_tls(self._camera, tls)
+        except ssl.SSLError as error:
+            reason = (error.reason or "unknown").replace("_", " ").lower()
+            raise PullError(f"the source can't be read: TLS fails ({reason})") from error
         except OSError as error:
             raise PullError(f"the source can't be read: {error.strerror or 'Connection timed out'}") from error
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1)
@@ -122,9 +131,10 @@ class RtspRelay(threading.Thread):
             with self._listener:
                 client, _ = self._listener.accept()
             with client:
-                self._pass(client)
-        except PullError as error:
-            self.fault = error
+                try:
+                    self._pass(client)
+                except PullError as error:
+                    self.fault = error  # before FFmpeg sees the end
         except OSError:
             pass  # closed
         finally:
@@ -134,7 +144,7 @@ class RtspRelay(threading.Thread):
         """End the connections."""
         for one in (self._camera, self._listener):
             with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(one, socket.SHUT_RDWR)  # that of a TLS socket isn't for two threads
         self._listener.close()
         if self.is_alive():
             self.join()
@@ -150,7 +160,32 @@ class RtspRelay(threading.Thread):
                         if not (data := client.recv(_CHUNK)):
                             return
                         self._camera.sendall(data)
-                    elif data := self._camera.recv(_CHUNK):
-                        client.sendall(responses.feed(data))
-                    else:
-                        return
+                    elif (received := self._receive()) is not None:
+                        if not received:
+                            return
+                        client.sendall(responses.feed(received))
+
+    def _receive(self) -> bytes | None:
+        """Return what the camera has sent, nothing at the end, or None if it is only a part of a TLS record."""
+        self._camera.setblocking(False)
+        try:
+            return self._camera.recv(_CHUNK)  # a record has at most 16 KiB, so that nothing is left
+        except ssl.SSLWantReadError:
+            return None
+        finally:
+            self._camera.setblocking(True)
+
+
+def _begin_tls(camera: socket.socket, name: str) -> socket.socket:
+    """Speak TLS with a camera. Its certificate isn't checked, and old cameras' TLS is good enough."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    context.options |= _OLD_SERVERS
+    try:
+        return context.wrap_socket(camera, server_hostname=name)
+    except BaseException:
+        camera.close()
+        raise

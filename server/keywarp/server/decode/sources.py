@@ -82,11 +82,11 @@ class SourceUrl:
         """Fill in the mode `latest` for a camera, which doesn't wait, unless the options name a mode."""
         return options.model_copy(update={"mode": options.mode or "latest"}) if self.live else options
 
-    def at(self, address: str, port: int) -> str:
-        """Replace the host and port in the URL by an address and another port."""
+    def at(self, address: str, port: int, scheme: str | None = None) -> str:
+        """Replace the host and port in the URL by an address and another port, and perhaps the scheme by another."""
         user, at, _ = self.parts.netloc.rpartition("@")
         host = f"[{address}]" if ":" in address else address
-        return self.parts._replace(netloc=f"{user}{at}{host}:{port}").geturl()
+        return self.parts._replace(scheme=scheme or self.parts.scheme, netloc=f"{user}{at}{host}:{port}").geturl()
 
     def __str__(self) -> str:
         return without_secrets(self.parts.geturl())
@@ -191,12 +191,13 @@ class SourceDecoder:
 
     def _live_url(self, address: str) -> str:
         """Return the URL that FFmpeg opens: that of a relay for RTSP, whose redirects it would follow."""
-        if self._source.parts.scheme != "rtsp":
+        if self._source.parts.scheme not in ("rtsp", "rtsps"):
             return self._source.at(address, self._source.port)
-        relay = self._relay = RtspRelay(address, self._source.port, self._timeout)
+        tls = self._source.host if self._source.parts.scheme == "rtsps" else None
+        relay = self._relay = RtspRelay(address, self._source.port, self._timeout, tls=tls)
         self._opened.callback(relay.close)
         relay.start()
-        return self._source.at("127.0.0.1", relay.port)
+        return self._source.at("127.0.0.1", relay.port, scheme="rtsp")
 
     def _described(self, error: FFmpegError) -> PullError:
         if isinstance(error, ExitError):  # FFmpeg's own text is about its user, who exits

@@ -98,7 +98,7 @@ class Watcher:
             camera=self.rules.title or self._stream,
             rule=name,
             start=spell.start,
-            end=spell.end if spell.over else None,
+            end=max(spell.start, spell.end) if spell.over else None,  # the clock may have been set back meanwhile
             frame=before.frame if before else frame,
             classes=tuple(sorted(names[one] for one in seen.class_ids)),
             zone=rule.zone,

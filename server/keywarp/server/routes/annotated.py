@@ -21,13 +21,14 @@ from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
 from keywarp.protocol import Done, Error, Result
-from keywarp.server.errors import BadVideoError, TooManyStreamsError
+from keywarp.server.errors import BadVideoError, CannotEncodeError, TooManyStreamsError
 from keywarp.server.overlay import paint
+from keywarp.server.problems import documented
 from keywarp.server.routes.dependencies import CANNOT_CREATE, NOT_FOUND, QuotaDependency, ServiceDependency
 from keywarp.server.routes.request_body import check_content_length
 from keywarp.server.routes.videos import BAD_VIDEO, CODECS, VideoOptions, VideoResponse, codec_of
 from keywarp.server.streams.pipeline import Pipeline
-from keywarp.videos import VideoWriter, WritingError
+from keywarp.videos import NoEncoderError, VideoWriter, WritingError, check_encoder
 
 log = logging.getLogger(__name__)
 router = APIRouter()
@@ -156,6 +157,7 @@ class AnnotatedVideoResponse(VideoResponse):
     responses=NOT_FOUND
     | CANNOT_CREATE
     | BAD_VIDEO
+    | documented(HTTPStatus.NOT_IMPLEMENTED)
     | {
         int(HTTPStatus.OK): {
             "description": "An MP4 file (H.264, no sound), after the whole video was processed.",
@@ -177,6 +179,10 @@ async def annotate_video(
     annotations: Annotated[Annotations, Depends(_annotations)],
 ) -> AnnotatedVideoResponse:
     """Process a video as a new stream, and return it with its results drawn in. The server keeps no copy."""
+    try:
+        check_encoder()
+    except NoEncoderError as error:  # before the whole video is uploaded
+        raise CannotEncodeError(str(error)) from error
     codec = codec_of(options, request.headers.get("content-type", ""))
     check_content_length(request, service.settings.max_video_bytes)
     annotations.refuse_over_limit()

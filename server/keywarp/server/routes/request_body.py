@@ -2,13 +2,21 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import Final
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from keywarp.server.errors import BadMessageError, BodyTimeoutError, OverloadError, ServerError, TooLargeError
+from keywarp.server.errors import (
+    BadMessageError,
+    BodyTimeoutError,
+    CapacityError,
+    OverloadError,
+    ServerError,
+    TooLargeError,
+)
 from keywarp.server.payload_memory import PayloadMemory
 from keywarp.server.problems import refuse
 
@@ -68,9 +76,17 @@ class BodyMiddleware:
     section 6.3).
     """
 
-    def __init__(self, app: ASGIApp, memory: PayloadMemory) -> None:
+    def __init__(self, app: ASGIApp, memory: PayloadMemory, count_refused: Callable[[str], None]) -> None:
+        """Wrap an application.
+
+        Args:
+            app: The application.
+            memory: Counts the bytes of bodies while they arrive.
+            count_refused: Called with the reason of each request that is refused for lack of memory.
+        """
         self._app = app
         self._memory = memory
+        self._count_refused = count_refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on with its body, or refuse it."""
@@ -89,6 +105,8 @@ class BodyMiddleware:
         except ClientDisconnect:
             return
         except (BadMessageError, BodyTimeoutError, OverloadError, TooLargeError) as error:
+            if isinstance(error, CapacityError):
+                self._count_refused(error.reason)
             await _refuse_and_close(error, scope, receive, send)
             return
 

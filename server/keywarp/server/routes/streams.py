@@ -11,6 +11,7 @@ from keywarp.protocol.events import Rules
 from keywarp.protocol.messages import StreamId
 from keywarp.server.decode.images import decode_frame
 from keywarp.server.errors import BadMessageError
+from keywarp.server.fleet import SERVER_HEADER
 from keywarp.server.problems import documented
 from keywarp.server.routes.dependencies import (
     CANNOT_CREATE,
@@ -83,8 +84,9 @@ async def put_stream(
 
 
 @router.get("")
-async def list_streams(service: ServiceDependency) -> list[StreamInfo]:
-    """List all streams."""
+async def list_streams(service: ServiceDependency, response: Response) -> list[StreamInfo]:
+    """List all streams of this server."""
+    response.headers[SERVER_HEADER] = service.fleet.instance
     return [stream.info for stream in service.streams]
 
 

@@ -22,6 +22,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from keywarp.protocol import (
     SUBPROTOCOL,
     AgreedOptions,
+    CameraOptions,
     ClientMessage,
     CloseCode,
     Container,
@@ -36,6 +37,7 @@ from keywarp.protocol import (
     faults,
     unpack,
 )
+from keywarp.protocol.events import Rules
 from keywarp.protocol.messages import StreamId
 from keywarp.server.decode.decoders import open_decoder
 from keywarp.server.errors import (
@@ -53,7 +55,7 @@ from keywarp.server.routes.dependencies import QuotaDependency, ServiceDependenc
 from keywarp.server.security.quotas import Quota
 from keywarp.server.service import Service
 from keywarp.server.streams.pipeline import Pipeline, ReceivedPayload
-from keywarp.server.streams.stream import Stream
+from keywarp.server.streams.stream import NO_RULES, Stream
 from keywarp.server.streams.subscribers import FrameResponse
 from keywarp.server.task_scope import task_scope
 
@@ -125,14 +127,15 @@ class WebSocketConnection:
 
     async def _run(self, stream_id: str) -> Done:
         hello = await self._receive_hello()
+        rules = _rules(hello)
         stream = self._service.streams.get(stream_id)
         created = stream is None  # the connection removes a stream that it created
         if stream is None:
-            stream = self._service.create_stream(hello, stream_id, self._quota)
+            stream = await self._service.create_watched(hello, stream_id, rules or Rules(), self._quota)
         else:
             self._service.refuse_if_draining()
             if not hello.resumed:
-                _refuse_other_options(stream, hello)
+                _refuse_other_options(stream, hello, rules)
         try:
             async with stream.connected():
                 with self._service.in_flight():
@@ -160,6 +163,7 @@ class WebSocketConnection:
     async def _stream(self, stream: Stream, hello: Hello) -> Done:
         self._state = ConnectionState.STREAMING
         settings = self._service.settings
+        stream.changed.clear()
         await self._send(
             Ready(
                 stream=stream.id,
@@ -172,9 +176,7 @@ class WebSocketConnection:
                 mode=stream.mode,
                 credit=self._window,
                 max_message_bytes=settings.max_message_bytes,
-                options=AgreedOptions.model_validate(
-                    stream.options.model_dump(include=set(AgreedOptions.model_fields)) | {"model": None}
-                ),
+                options=_agreed(stream),
             )
         )
         chunks = hello.framing == "chunks"
@@ -183,7 +185,7 @@ class WebSocketConnection:
         pipeline = Pipeline(stream, decoder, self._quota)
         try:
             guards = self._receive_all(stream), stream.raise_when_closed(), self._stop_when_draining()
-            async with task_scope(*guards) as tasks:
+            async with task_scope(*guards, self._tell_changes(stream)) as tasks:
                 tasks.create_task(pipeline.feed(self._payloads()))
                 async for response in pipeline.responses():
                     await self._send_response(response, self._window + pipeline.consumed)
@@ -233,6 +235,13 @@ class WebSocketConnection:
         if self._state is ConnectionState.STREAMING:
             self._inbox.put_nowait(None)
 
+    async def _tell_changes(self, stream: Stream) -> None:
+        """Send the options that others have changed, so that the client can begin the stream again as it is now."""
+        while True:
+            await stream.changed.wait()
+            stream.changed.clear()
+            await self._send(Credit(credit=self._announced, options=_agreed(stream)))
+
     async def _send_response(self, response: FrameResponse | None, credit: int) -> None:
         """Send a response, with the credit if it has grown. Without a response, send only the credit that has grown.
 
@@ -277,8 +286,30 @@ class WebSocketConnection:
         return BadMessageError(f"expected {self._state}, got {got}")
 
 
-def _refuse_other_options(stream: Stream, hello: Hello) -> None:
-    """Check that a `hello` agrees with the options of an existing stream.
+def _rules(hello: Hello) -> Rules | None:
+    """Return the zones, lines and rules of a `hello`, or None if it has none.
+
+    Raises:
+        BadMessageError: They are invalid.
+    """
+    if hello.watched_by is None:
+        return None
+    try:
+        return Rules.model_validate(hello.watched_by)
+    except ValidationError as error:
+        raise BadMessageError(f"`watched_by` is invalid: {faults.describe(error)}") from error
+
+
+def _agreed(stream: Stream) -> AgreedOptions:
+    """Return the options and rules that a stream has."""
+    options = stream.options.model_dump(include=set(CameraOptions.model_fields)) | {"model": None}
+    if stream.rules != NO_RULES:
+        options["watched_by"] = stream.rules.model_dump(mode="json", exclude_defaults=True)
+    return AgreedOptions.model_validate(options)
+
+
+def _refuse_other_options(stream: Stream, hello: Hello, rules: Rules | None) -> None:
+    """Check that a `hello` agrees with the options and the rules of an existing stream.
 
     Raises:
         BadMessageError: The `hello` asks for another value of an option.
@@ -306,5 +337,7 @@ def _refuse_other_options(stream: Stream, hello: Hello) -> None:
         raise BadMessageError(
             f"stream {stream.id!r} has other hidden regions: change them with PATCH, or leave them out"
         )
+    if rules is not None and rules != stream.rules:
+        raise BadMessageError(f"stream {stream.id!r} has other rules: change them with PUT, or leave them out")
     if hello.sinks and set(hello.sinks) != set(stream.sinks):
         raise BadMessageError(f"stream {stream.id!r} has the sinks {', '.join(stream.sinks) or '(none)'}, not others")

@@ -120,6 +120,7 @@ class Stream:
         self.recorder: Recorder | None = None  # of a pulled stream with clips; from its next connection on
         self.closed = asyncio.Event()
         self.renewal = asyncio.Event()  # asks a pull to connect again, with other options or another model version
+        self.changed = asyncio.Event()  # set when options or rules are others
         self.close_reason = ""
         self.expired = False
         self.subscribers: Subscribers[FrameResponse] = Subscribers()
@@ -224,6 +225,7 @@ class Stream:
                 self._object_tracker = self._open_tracker()
             self.events.close()  # ends the deliveries by the rules before
             self.events = Subscribers()
+        self.changed.set()
 
     def _keep_clip(self, id_: str, mp4: bytes) -> None:
         task = asyncio.create_task(self._write_clip(id_, mp4))
@@ -309,6 +311,7 @@ class Stream:
         mode = self.mode
         self._set_options(options)
         self._set_track(options)
+        self.changed.set()
         if self.pull and self.mode != mode:
             self.renewal.set()
         if schedule == self.schedule:

@@ -1,5 +1,7 @@
 """The Prometheus metrics. They use base units and their own registry, and no stream ids as labels."""
 
+import asyncio
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -179,12 +181,19 @@ class Metrics:
             registry=self._registry,
         ).set_function(lambda: min((device.pressure for device in devices()), default=0.0))
         self._registry.register(_DeviceCollector(devices))
+        Gauge("keywarp_tasks", "Tasks of the event loop.", registry=self._registry).set_function(_count_tasks)
+        Gauge("keywarp_threads", "Python's threads.", registry=self._registry).set_function(threading.active_count)
+        self._connections = Gauge("keywarp_connections", "Open connections of clients.", registry=self._registry)
         self._cameras: Callable[[], Collection[CameraReading]] = tuple
         self._registry.register(_CameraCollector(lambda: self._cameras()))
 
     def watch_cameras(self, cameras: Callable[[], Collection[CameraReading]]) -> None:
         """Export the cameras that the operator has configured. The callable is called at each scrape."""
         self._cameras = cameras
+
+    def watch_connections(self, count: Callable[[], int]) -> None:
+        """Export the number of open connections. The callable is called at each scrape."""
+        self._connections.set_function(count)
 
     def add_sink(self, name: str) -> None:
         """Export the counts of a sink from zero, so that Prometheus sees the first failure as an increase."""
@@ -245,6 +254,14 @@ class Metrics:
         for state, count in self._count_models().items():
             self._models.labels(state).set(count)
         return generate_latest(self._registry)
+
+
+def _count_tasks() -> int:
+    """Count the tasks of the event loop that asks."""
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:  # none does
+        return 0
 
 
 class _DeviceCollector(Collector):

@@ -4,6 +4,8 @@ import { askForKey, storedKey } from "./api-key.js";
 import { byId, setText } from "./dom.js";
 import { ApiError, Client, ConnectError } from "./vendor/keywarp.js";
 
+/** @typedef {import("./vendor/messages.js").StreamInfo} StreamInfo */
+
 export const client = new Client(location.origin, { apiKey: storedKey() });
 
 const MAX_RETRY_SECONDS = 8; // longest wait between polls while the server doesn't respond
@@ -80,6 +82,26 @@ export async function keepReading(read, signal) {
     await sleep(1, signal);
   }
 }
+
+/**
+ * List the streams of all servers behind this address.
+ *
+ * @param {AbortSignal} signal
+ * @returns {Promise<{streams: StreamInfo[], missing: string}>} one stream of each id, and which servers don't answer
+ */
+export async function fleetStreams(signal) {
+  const { servers, streams } = await client.fleet({ signal });
+  /** @type {Map<string, StreamInfo>} */ const found = new Map();
+  for (const stream of streams) {
+    const other = found.get(stream.id); // left behind on a server that was away
+    if (!other || isFresher(stream, other)) found.set(stream.id, stream);
+  }
+  const silent = servers.filter(({ problem }) => problem).map(({ address, problem }) => `${address}: ${problem}`);
+  return { streams: [...found.values()], missing: silent.length ? `Streams are missing here. ${silent.join("; ")}.` : "" };
+}
+
+/** @param {StreamInfo} a @param {StreamInfo} b */
+const isFresher = (a, b) => (a.connected === b.connected ? (a.frame_age ?? a.age) < (b.frame_age ?? b.age) : a.connected);
 
 /** Wait. @param {number} seconds @param {AbortSignal} signal ends the wait early @returns {Promise<void>} */
 export function sleep(seconds, signal) {

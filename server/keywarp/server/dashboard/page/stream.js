@@ -1,6 +1,6 @@
 /** The view of one stream, whichever producer feeds it: its picture, key frames, metrics and settings. */
 
-import { client, describeError, keepReading, poll, request, sentence } from "./api.js";
+import { client, describeError, fleetStreams, keepReading, poll, request, sentence } from "./api.js";
 import { openChangeDialog } from "./change-dialog.js";
 import { byId, h, icon, setText, toast } from "./dom.js";
 import { EventList } from "./events.js";
@@ -49,8 +49,11 @@ export function streamView(outer, id) {
 
   void poll(
     async (inner) => {
-      const stream = (await client.streams({ signal: inner })).find((one) => one.id === id);
-      if (!stream) {
+      const { streams, missing } = await fleetStreams(inner);
+      const stream = streams.find((one) => one.id === id);
+      if (!stream && missing) {
+        showState(badge, null);
+      } else if (!stream) {
         end("This stream no longer exists.");
       } else if (ended.signal.aborted) {
         const isNew = stream.age < (performance.now() - endedAt) / 1000;

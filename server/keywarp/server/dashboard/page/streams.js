@@ -1,6 +1,6 @@
 /** The view of all streams: a table with their state and metrics, updated every second. */
 
-import { client, poll } from "./api.js";
+import { fleetStreams, poll } from "./api.js";
 import { reloadButton } from "./reload.js";
 import { h, icon, setText, svg, toast } from "./dom.js";
 import { NONE, duration, latency, number, percent, rate } from "./format.js";
@@ -34,12 +34,12 @@ function badgeOf(stream) {
   return stream.connected ? ["Waiting for frames", "warn"] : ["Idle", ""];
 }
 
-/** Show a stream's state in a badge. @param {HTMLElement} badge @param {StreamInfo} stream */
+/** Show a stream's state in a badge. @param {HTMLElement} badge @param {StreamInfo | null} stream null: its server is silent */
 export function showState(badge, stream) {
-  const [text, style] = badgeOf(stream);
+  const [text, style] = stream ? badgeOf(stream) : ["No answer", "bad"];
   setText(badge, text);
   badge.className = `badge ${style}`;
-  badge.title = stream.problem ?? "";
+  badge.title = stream?.problem ?? "";
 }
 
 /** @param {AbortSignal} signal */
@@ -49,10 +49,12 @@ export function streamsView(signal) {
   const list = h("div", { class: "stack" }, totals.element, h("div", { class: "card" }, table.element));
   const empty = emptyState();
   const reload = reloadButton();
+  const notice = missingNotice();
   list.hidden = empty.hidden = true;
   void poll(
     async (inner) => {
-      const streams = await client.streams({ signal: inner });
+      const { streams, missing } = await fleetStreams(inner);
+      showMissing(notice, missing);
       streams.sort((a, b) => b.age - a.age || a.id.localeCompare(b.id));
       list.hidden = !streams.length;
       empty.hidden = !list.hidden;
@@ -72,9 +74,19 @@ export function streamsView(signal) {
       h("div", { class: "actions" }, reload.button, pullButton()),
     ),
     reload.report,
+    notice,
     list,
     empty,
   );
+}
+
+/** Create the notice of servers that don't answer. */
+export const missingNotice = () => h("p", { class: "notice bad", role: "status", hidden: true });
+
+/** @param {HTMLElement} notice @param {string} missing which servers don't answer */
+export function showMissing(notice, missing) {
+  setText(notice, missing);
+  notice.hidden = !missing;
 }
 
 /** Create the button that opens the dialog for a pulled stream. */
@@ -164,6 +176,7 @@ class StreamTable {
 
   /** @param {StreamInfo[]} streams */
   show(streams) {
+    const many = new Set(streams.map(({ server }) => server)).size > 1;
     const ids = new Set(streams.map((stream) => stream.id));
     for (const [id, row] of this.#rows) {
       if (ids.has(id)) continue;
@@ -177,7 +190,7 @@ class StreamTable {
         this.#rows.set(stream.id, row);
         this.#body.append(row.element);
       }
-      row.show(stream);
+      row.show(stream, many);
     }
   }
 }
@@ -216,12 +229,12 @@ class StreamRow {
     );
   }
 
-  /** @param {StreamInfo} stream */
-  show(stream) {
+  /** @param {StreamInfo} stream @param {boolean} many whether there are several servers */
+  show(stream, many) {
     const { live } = stream;
     showState(this.#badge, stream);
     const producer = stream.source ?? (stream.connected ? "fed by a client" : "no client");
-    setText(this.#details, [stream.title, stream.model, producer].filter(Boolean).join(" · "));
+    setText(this.#details, [stream.title, stream.model, producer, many && stream.server].filter(Boolean).join(" · "));
     this.#details.title = stream.source ?? "";
     setText(this.#rate, rate(live?.fps));
     this.#history = [...this.#history, live?.fps ?? 0].slice(-SPARKLINE_POINTS);

@@ -1,6 +1,6 @@
 /** The view that streams a video file and plays it with the results drawn on it. */
 
-import { client, describeError, request, sleep } from "./api.js";
+import { client, describeError, fleetStreams, request, sleep } from "./api.js";
 import { h, icon, setText, toast } from "./dom.js";
 import { megabytes, number, percent } from "./format.js";
 import { ResponseMetrics } from "./metrics.js";
@@ -240,7 +240,7 @@ class VideoView {
       for (;;) {
         await sleep(0.5, over.signal);
         if (over.signal.aborted) return;
-        const stream = (await client.streams({ signal: over.signal })).find((one) => one.id === id);
+        const stream = (await fleetStreams(over.signal)).streams.find((one) => one.id === id);
         if (stream) setText(this.#status, `Drawing: ${number(stream.frames)} of ${number(keyed.results)} frames`);
       }
     };

@@ -1,21 +1,23 @@
 /** The wall: live pictures of all streams with their states, over one connection. */
 
-import { client, keepReading, poll, sentence } from "./api.js";
+import { client, fleetStreams, keepReading, poll, sentence } from "./api.js";
 import { h, setText } from "./dom.js";
-import { pullButton, showState } from "./streams.js";
+import { missingNotice, pullButton, showMissing, showState } from "./streams.js";
 
 /** @typedef {import("./vendor/messages.js").StreamInfo} StreamInfo */
 
-const PICTURES = { fps: 3, width: 480 };
+const PICTURES = { fps: 3, width: 480, fleet: true };
 
 /** @param {AbortSignal} signal */
 export function wallView(signal) {
   /** @type {Map<string, Tile>} */ const tiles = new Map(); // by stream id
   const list = h("ol", { class: "wall", "aria-label": "Streams" });
+  const notice = missingNotice();
   const empty = h("p", { class: "card padded muted", hidden: true }, "There are no streams. Cameras that the server pulls, and streams that clients send, appear here.");
   void poll(
     async (inner) => {
-      const streams = await client.streams({ signal: inner });
+      const { streams, missing } = await fleetStreams(inner);
+      showMissing(notice, missing);
       streams.sort((a, b) => nameOf(a).localeCompare(nameOf(b)));
       const ids = new Set(streams.map(({ id }) => id));
       for (const [id, tile] of tiles) {
@@ -44,7 +46,7 @@ export function wallView(signal) {
     }
     return true;
   }, signal);
-  return h("div", {}, h("div", { class: "head" }, h("h1", {}, "Wall"), h("div", { class: "actions" }, pullButton())), list, empty);
+  return h("div", {}, h("div", { class: "head" }, h("h1", {}, "Wall"), h("div", { class: "actions" }, pullButton())), notice, list, empty);
 }
 
 /** @param {StreamInfo} stream */

@@ -1,0 +1,1 @@
+"""Soak tests: whether a server keeps its speed and gives back what its clients used."""
