@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 from bench.gpu.case import Case, FailedError, SkippedError
 from bench.gpu.frames import moving_frames
 from bench.gpu.graphs import DRY_SIZE, PAPER_SIZE, open_paper
-from keywarp.engines import BackendError, Engine, Executor, FixedInterval, FrameResult, StreamSession, choose_backend
+from keywarp.engines import (
+    FRAMES_IN_FLIGHT,
+    BackendError,
+    Engine,
+    Executor,
+    FixedInterval,
+    FrameResult,
+    Precision,
+    StreamSession,
+    choose_backend,
+)
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -39,7 +49,9 @@ def run(case: Case, features: str, flow: str) -> None:
     started = time.perf_counter()
     try:
         name: Any = "onnxruntime" if case.dry else choice.backend
-        engine = Engine(bundle, name, "fp32" if case.dry else "auto", gpu=gpu, cache=case.folder / "plans")
+        precision: Precision = "fp32" if case.dry else "auto"
+        lanes = 2 if gpu is None else FRAMES_IN_FLIGHT
+        engine = Engine(bundle, name, precision, gpu=gpu, cache=case.folder / "plans", lanes=lanes)
     except BackendError as error:
         raise SkippedError(str(error)) from error
     height, width = DRY_SIZE if case.dry else PAPER_SIZE
@@ -62,13 +74,15 @@ def run(case: Case, features: str, flow: str) -> None:
     for count in STREAMS:
         fps = {
             "keywarp": _stream_fps(engine, frames, count, INTERVAL, seconds),
+            "serial": _stream_fps(engine, frames, count, INTERVAL, seconds, serial=True),
             "per_frame": _stream_fps(engine, frames, count, 1, seconds),
         }
         case.record(**{f"streams_{count}": {**fps, "times": fps["keywarp"] / fps["per_frame"]}})
     parts = [f"{kind} {case.figures[kind]['ms']:.2f} ms" for kind in ("key", "propagated")]
     for count in STREAMS:
         found = case.figures[f"streams_{count}"]
-        parts.append(f"{found['keywarp']:.0f} fps on {count} ({found['times']:.1f}x per frame)")
+        serial = f", {found['serial']:.0f} one at a time" if count > 1 else ""
+        parts.append(f"{found['keywarp']:.0f} fps on {count} ({found['times']:.1f}x per frame{serial})")
     case.record(summary=f"{engine.backend.name} {engine.backend.precision}: {', '.join(parts)}")
 
 
@@ -92,10 +106,16 @@ def _latency(
 
 
 def _stream_fps(
-    engine: Engine, frames: Sequence[NDArray[np.uint8]], streams: int, interval: int, seconds: float
+    engine: Engine,
+    frames: Sequence[NDArray[np.uint8]],
+    streams: int,
+    interval: int,
+    seconds: float,
+    *,
+    serial: bool = False,
 ) -> float:
-    """Return the frames a second of all streams together, each with two frames in flight."""
-    executor = Executor()
+    """Return the frames a second of all streams together, each with two frames waiting, on all lanes or on one."""
+    executor = Executor() if serial else Executor(engine.lanes, in_flight=engine.in_flight)
     sessions = [StreamSession(engine, FixedInterval(interval)) for _ in range(streams)]
     waiting: list[list[Future[FrameResult]]] = [[] for _ in sessions]
     done, number = 0, 0

@@ -12,7 +12,7 @@ from keywarp.engines.backends.tensorrt.driver import CudaDriver, Driver
 from keywarp.engines.backends.tensorrt.library import open_library
 from keywarp.engines.backends.tensorrt.plan_cache import FOLDER, PlanCache
 from keywarp.engines.backends.tensorrt.plugin import WarpLauncher
-from keywarp.engines.backends.tensorrt.program import TensorRTProgram
+from keywarp.engines.backends.tensorrt.program import TensorRTProgram, uses_cuda_graphs
 from keywarp.engines.backends.tensorrt.runtime import TensorRTRuntime
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError
@@ -26,6 +26,7 @@ class TensorRTBackend:
 
     name = "tensorrt"
     reason = "it was requested"
+    in_flight = True
     style = GraphStyle()
 
     def __init__(
@@ -65,16 +66,17 @@ class TensorRTBackend:
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> TensorRTProgram:
         """See `Backend.compile`."""
-        self._driver.activate()
-        plan, _ = self.builder.plan(model, resident)
-        executable = self._runtime.load(plan)
-        return TensorRTProgram(executable, resident, self._driver, self._memory, model.graph.name)
+        return self.compile_lanes(model, resident, 1)[0]
 
     def compile_lanes(
-        self,
-        model: onnx.ModelProto,  # noqa: ARG002
-        resident: frozenset[str] = frozenset(),  # noqa: ARG002
-        lanes: int = 2,  # noqa: ARG002
+        self, model: onnx.ModelProto, resident: frozenset[str] = frozenset(), lanes: int = 2
     ) -> tuple[TensorRTProgram, ...]:
-        """See `Backend.compile_lanes`. A GPU runs one program at a time."""
-        return ()
+        """See `Backend.compile_lanes`. The lanes share the weights; each has activations and a stream of its own."""
+        self._driver.activate()
+        plan, _ = self.builder.plan(model, resident)
+        return tuple(
+            TensorRTProgram(
+                executable, resident, self._driver, self._memory, model.graph.name, replays=uses_cuda_graphs()
+            )
+            for executable in self._runtime.load(plan, lanes)
+        )
