@@ -543,7 +543,7 @@ class Engine:
         graphs = fuse_all(self._graphs, height, width, self._named, style)
 
         def postprocessor() -> Postprocessor:
-            return open_postprocessor(self.bundle.manifest, height, width, style.host_labels)
+            return open_postprocessor(self.bundle.manifest, height, width, style)
 
         return compile_graphs(self.backend, graphs, postprocessor, self.lanes, self.slices)
 

@@ -7,16 +7,18 @@ import onnx
 
 from keywarp.engines.backends.interface import Precision
 from keywarp.engines.backends.tensorrt.builder import PlanBuilder, Target
+from keywarp.engines.backends.tensorrt.device_last_step import FinishedExecutable
 from keywarp.engines.backends.tensorrt.device_memory import DeviceMemory
 from keywarp.engines.backends.tensorrt.driver import CudaDriver, Driver
 from keywarp.engines.backends.tensorrt.library import open_library
 from keywarp.engines.backends.tensorrt.plan_cache import FOLDER, PlanCache
 from keywarp.engines.backends.tensorrt.plugin import WarpLauncher
-from keywarp.engines.backends.tensorrt.program import TensorRTProgram
+from keywarp.engines.backends.tensorrt.program import Executable, TensorRTProgram
 from keywarp.engines.backends.tensorrt.runtime import TensorRTRuntime
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError
 from keywarp.engines.fusion import GraphStyle
+from keywarp.engines.last_step import cut_last_step
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,6 @@ class TensorRTBackend:
 
     name = "tensorrt"
     reason = "it was requested"
-    style = GraphStyle()
 
     def __init__(
         self, gpu: Gpu, precision: Precision = "auto", cache: Path | None = None, driver: Driver | None = None
@@ -50,6 +51,8 @@ class TensorRTBackend:
         self._driver = driver or CudaDriver(gpu.index)
         self._driver.activate()
         self._memory = DeviceMemory(self._driver)
+        self._capability = gpu.capability
+        self.style = GraphStyle(last_step=_has_compiler())
         launcher = WarpLauncher(self._driver, gpu.capability)
         plans = PlanCache(cache / FOLDER) if cache else None
         target = Target(gpu.capability, gpu.name)
@@ -66,8 +69,11 @@ class TensorRTBackend:
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> TensorRTProgram:
         """See `Backend.compile`."""
         self._driver.activate()
-        plan, _ = self.builder.plan(model, resident)
-        executable = self._runtime.load(plan)
+        graph, step = cut_last_step(model)
+        plan, _ = self.builder.plan(graph, resident)
+        executable: Executable = self._runtime.load(plan)
+        if step:
+            executable = FinishedExecutable(executable, step, self._driver, self._memory, self._capability)
         return TensorRTProgram(executable, resident, self._driver, self._memory, model.graph.name)
 
     def compile_lanes(
@@ -78,3 +84,13 @@ class TensorRTBackend:
     ) -> tuple[TensorRTProgram, ...]:
         """See `Backend.compile_lanes`. A GPU runs one program at a time."""
         return ()
+
+
+def _has_compiler() -> bool:
+    """Return whether CUDA's compiler is installed, which the kernels of the last step need."""
+    try:
+        import cuda.bindings.nvrtc  # noqa: F401 - only to find out whether it is installed
+    except ImportError as error:
+        log.warning("detection and labels end on the host, since their kernels can't be compiled: %s", error)
+        return False
+    return True
