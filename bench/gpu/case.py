@@ -90,4 +90,4 @@ class Case:
 
         folder = self.folder / "kernels"
         folder.mkdir(parents=True, exist_ok=True)
-        return KernelDriver(*(Library(folder, name) for name in ("detection", "labels")))
+        return KernelDriver(*(Library(folder, name) for name in ("detection", "images", "labels")))

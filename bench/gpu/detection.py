@@ -28,14 +28,26 @@ BOXES: Final = 1e-3  # pixels, largest difference
 CONFIDENCE: Final = 1e-5
 
 
+SMALL: Final = RegionDetection(candidates=100, proposals=20), (64, 96)
+
+
 def run(case: Case) -> None:
-    """Compare and measure.
+    """Compare and measure at the paper's size."""
+    compare(case, SMALL if case.dry else (RegionDetection(), PAPER_SIZE), 3 if case.dry else 50)
+
+
+def compare(case: Case, what: tuple[RegionDetection, tuple[int, int]], frames: int) -> None:
+    """Compare the objects of some frames.
+
+    Args:
+        case: The check that runs.
+        what: The settings, and the size of the networks' input.
+        frames: The number of frames.
 
     Raises:
         FailedError: If the objects differ.
     """
-    size = (64, 96) if case.dry else PAPER_SIZE
-    settings = RegionDetection(candidates=100, proposals=20) if case.dry else RegionDetection()
+    settings, size = what
     driver = case.kernel_driver
     driver.activate()
     memory = DeviceMemory(driver)
@@ -43,7 +55,7 @@ def run(case: Case) -> None:
     host = RegionDetector(settings, CLASSES, *size)
     total, on_device, on_host = 0, [], []
     start, end = driver.open_event(), driver.open_event()
-    for seed in range(3 if case.dry else 50):
+    for seed in range(frames):
         maps = random_maps(seed, settings, size)
         with DeviceArrays(driver) as arrays:
             blocks = [arrays.filled(values).address for values in maps.values()]

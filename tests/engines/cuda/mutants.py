@@ -134,3 +134,30 @@ LABEL_MUTANTS = (
         "scores, row, below, column, after, columns);\n      const float most",
     ),
 )
+
+# The same for `images.cu`.
+IMAGE_MUTANTS = (
+    _mutant(
+        "rows and columns swapped", "across.first_weight + above[after + c]", "down.first_weight + above[after + c]"
+    ),
+    _mutant("the row below forgotten", "lower * down.second_weight", "(0 * lower + upper) * down.second_weight"),
+    _mutant("rounds down", "(sum + 2) >> 2", "sum >> 2"),
+    _mutant(
+        "too precise",
+        "across.second_weight) >> 4;\n    const int lower",
+        "across.second_weight) >> 4 << 0 | 1;\n    const int lower",
+    ),
+    _mutant("halves rounded down", "below[after + c] + 2) >> 2", "below[after + c]) >> 2"),
+    _mutant("exact halves interpolated", "if (halved) {", "if (false && halved) {"),
+    _mutant("blue in place of red", "above[before + c] * across", "above[before + 2 - c] * across"),
+    _mutant("the last row padded", "row >= picture_rows ||", "row >= picture_rows - 1 ||"),
+    _mutant("padded at the left border", "column < 0 ||", "column < 1 ||"),
+    _mutant(
+        "padding not the given one", "static_cast<unsigned char>(padding)", "static_cast<unsigned char>(padding + 1)"
+    ),
+    _mutant("another border repeated", "value < first ? first :", "value < first ? first + 1 :"),
+    _mutant("blocks overlap", "first_row + y * factor + i", "first_row + y * (factor - 1) + i"),
+    _mutant("begins in the first row", "first_row + y", "0 * first_row + y"),
+    _mutant("four pixels rounded to even", "factor == 2 ?", "factor == -2 ?"),
+    _mutant("means round down", "rintf(", "floorf("),
+)
