@@ -139,6 +139,7 @@ class Service:
         return VideoOptions(
             self.settings.max_pixels,
             self.nvdec,
+            stream.engine.frames if self.nvdec else None,
             vectors=stream.engine.takes_vectors,
             upright=stream.upright,
             video=stream.video,

@@ -15,6 +15,7 @@ from keywarp.engines import BundleError, Engine, FixedInterval, StreamSession
 from keywarp.engines import engine as engine_module
 from keywarp.engines.backends.half import to_half
 from keywarp.engines.backends.tensorrt import device_kernels
+from keywarp.engines.backends.tensorrt.device_frames import DeviceFrames
 from keywarp.engines.backends.tensorrt.device_last_step import FinishedExecutable
 from keywarp.engines.backends.tensorrt.device_memory import DeviceMemory
 from keywarp.engines.backends.tensorrt.program import Executable, TensorRTProgram
@@ -90,6 +91,7 @@ class FinishingBackend:
         self.driver = driver
         self.memory = DeviceMemory(driver)
         self.precision = precision
+        self.frames = DeviceFrames(driver, self.memory, (8, 6), 0)
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> TensorRTProgram:
         graph, step = cut_last_step(model)
@@ -103,7 +105,7 @@ class FinishingBackend:
 
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> list[Library]:
-    return [Library(tmp_path_factory.mktemp(name), name) for name in ("detection", "labels")]
+    return [Library(tmp_path_factory.mktemp(name), name) for name in ("detection", "images", "labels")]
 
 
 @pytest.fixture(autouse=True)

@@ -33,6 +33,7 @@ class OnnxRuntimeGpuBackend:
     """
 
     reason = "it was requested"
+    frames = None
     style = GraphStyle()
 
     def __init__(

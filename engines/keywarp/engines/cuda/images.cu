@@ -1,5 +1,5 @@
 // Frames as inputs of the networks: the same bytes as those of `keywarp.engines.preparation` on the host, where OpenCV makes
-// them. Both kernels take images of bytes with three channels, (height, width, 3), and write each byte of their result once.
+// them. The kernels take images of bytes with three channels, (height, width, 3), and write each byte of their result once.
 //
 // Like warp.cuh, this includes nothing, and runs on a CPU behind tests/engines/cuda/shim.hpp.
 
@@ -71,4 +71,10 @@ extern "C" __global__ void keywarp_shrink(const unsigned char* image, unsigned c
     out[c] = static_cast<unsigned char>(factor == 2 ? (sums[c] + 2) >> 2
                                                     : static_cast<int>(rintf(sums[c] * (1.f / (factor * factor)))));
   }
+}
+
+// A copy without gaps between rows. A thread for each byte: along a row in x, rows in y.
+extern "C" __global__ void keywarp_pack(const unsigned char* surface, unsigned char* frame, int length, int pitch) {
+  const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y;
+  if (x < length) frame[static_cast<size_t>(y) * length + x] = surface[static_cast<size_t>(y) * pitch + x];
 }

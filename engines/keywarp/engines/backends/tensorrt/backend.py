@@ -7,6 +7,7 @@ import onnx
 
 from keywarp.engines.backends.interface import Precision
 from keywarp.engines.backends.tensorrt.builder import PlanBuilder, Target
+from keywarp.engines.backends.tensorrt.device_frames import DeviceFrames
 from keywarp.engines.backends.tensorrt.device_last_step import FinishedExecutable
 from keywarp.engines.backends.tensorrt.device_memory import DeviceMemory
 from keywarp.engines.backends.tensorrt.driver import CudaDriver, Driver
@@ -52,7 +53,9 @@ class TensorRTBackend:
         self._driver.activate()
         self._memory = DeviceMemory(self._driver)
         self._capability = gpu.capability
-        self.style = GraphStyle(last_step=_has_compiler())
+        compiles = _has_compiler()
+        self.style = GraphStyle(last_step=compiles)
+        self.frames = DeviceFrames(self._driver, self._memory, gpu.capability, gpu.index) if compiles else None
         launcher = WarpLauncher(self._driver, gpu.capability)
         plans = PlanCache(cache / FOLDER) if cache else None
         target = Target(gpu.capability, gpu.name)
