@@ -21,7 +21,7 @@ from keywarp.client.conversation import Conversation, ConversationState
 from keywarp.client.payloads import Payload
 from keywarp.client.replay import ReplayBuffer
 from keywarp.protocol import (
-    CameraOptions,
+    AgreedOptions,
     ClientMessage,
     Codec,
     Credit,
@@ -108,7 +108,7 @@ class Server:
             self.out.append(Credit(credit=self._credit))
             return
         if isinstance(ClientMessage.validate_json(message), Hello):
-            options = CameraOptions(interval=10) if self._knows_discard else None
+            options = AgreedOptions(interval=10) if self._knows_discard else None
             self.out.append(
                 Ready(
                     stream="s",
@@ -364,7 +364,7 @@ def test_a_new_connection_has_the_options_with_which_the_stream_was_created() ->
     conversation = Conversation(Hello(), 1, Reconnect())
     conversation.hello()
     corner = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))
-    created = CameraOptions(interval=7, sinks=("archive",), masks="rle", hidden=(corner,))
+    created = AgreedOptions(interval=7, sinks=("archive",), masks="rle", hidden=(corner,))
     ready = Ready(stream="s", model=MODEL, interval=7, credit=10, max_message_bytes=1000, options=created)
     conversation.receive(ready.model_dump_json(), 0)
     conversation.prepare_reconnect(BROKE, 0)

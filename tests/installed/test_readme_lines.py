@@ -81,8 +81,8 @@ class Clean:
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> Clean:
-    """Build the wheels and install them as the README says."""
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clean]:
+    """Build the wheels and install them as the README says. The environment is deleted afterwards: it has 1 GB."""
     install, _ = blocks("Install")
     make, pip = install.splitlines()
     command("bash", "-c", f"{make} PYTHON={shlex.quote(sys.executable)}", cwd=ROOT)
@@ -105,7 +105,8 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Clean:
     made = Clean(environment, folder, variables)
     made.run(pip)
     write_clip(folder / "street.mp4", FRAMES)
-    return made
+    yield made
+    shutil.rmtree(environment)
 
 
 def test_the_readme_installs_what_serving_needs_and_no_more(clean: Clean) -> None:
