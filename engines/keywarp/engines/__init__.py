@@ -23,7 +23,7 @@ from keywarp.engines.errors import (
 from keywarp.engines.executor import Executor
 from keywarp.engines.manifest import Manifest
 from keywarp.engines.motion import MotionName, MotionSource, MotionVectors, OpticalFlow
-from keywarp.engines.processor import available_cores, usual_lanes
+from keywarp.engines.processor import FRAMES_IN_FLIGHT, available_cores, usual_lanes
 from keywarp.engines.result import DenseMap, Detections, FrameKind, FrameResult, KeyReason, LabelMap, Output
 from keywarp.engines.schedule import FixedInterval, KeyDecision, KeySchedule, StreamSchedule
 from keywarp.engines.session import StreamSession
@@ -31,6 +31,7 @@ from keywarp.engines.slicing import SLICES
 
 __all__ = [
     "AVAILABLE",
+    "FRAMES_IN_FLIGHT",
     "SLICES",
     "AdaptiveInterval",
     "Backend",

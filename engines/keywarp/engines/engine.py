@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,13 +97,14 @@ class KeyPass:
         self.seconds = 0.0
         self.failed: Exception | None = None
 
-    def step(self, lane: int | None = None) -> None:
+    def step(self, lane: int | None = None, clock: Callable[[], float] = time.perf_counter) -> None:
         """Run the next step. An error is kept for `finish`.
 
         Args:
             lane: See `Engine.key`. Each step may run on another lane.
+            clock: Returns seconds that the step's time is counted in, for a device whose lanes are in flight on it.
         """
-        started = time.perf_counter()
+        started = clock()
         try:
             assert not isinstance(self._found, KeyState)
             self._found = self._engine.step(self._frame, self.steps - self.left, self._found, lane)
@@ -111,7 +112,7 @@ class KeyPass:
             self.failed, self.left = error, 0
             return
         self.left -= 1
-        self.seconds += (time.perf_counter() - started) / (1 if lane is None else self._engine.lanes)
+        self.seconds += (clock() - started) * self._engine.share(lane)
 
     def finish(self) -> KeyState:
         """Run the steps that are left, and return the state.
@@ -134,6 +135,7 @@ class Engine:
     Attributes:
         takes_vectors: Whether the motion source uses the motion vectors of the video's codec.
         lanes: The number of frames of different streams that run at the same time.
+        in_flight: Whether these are in flight on the whole device, as on a GPU, not each on its share of it.
         slices: The greatest number of slices in which a key frame is computed if it overlaps with other frames.
         frames: Keeps frames that a decoder leaves in the GPU's memory, or None if frames must be arrays.
     """
@@ -171,8 +173,9 @@ class Engine:
             sizes_in_use: The seconds from the last frame of an input size in which it isn't freed. Frames of a further
                 size are refused instead, which keeps those of others from waiting for compilation again and again.
             keep_features: Whether results carry the features that the head saw, which takes time.
-            lanes: The number of frames of different streams that run at the same time, each on its share of a
-                processor. Graphs are then compiled twice, for the whole of it and for a share. A GPU has one lane.
+            lanes: The number of frames of different streams that run at the same time. On a processor each gets its
+                share of it, and graphs are compiled twice, for the whole of it and for a share. On a GPU they are in
+                flight: each lane has buffers and a stream of its own, and all have the same weights.
             slices: The greatest number of slices in which the features of a key frame are computed, so that other
                 frames can be processed in between, see `StreamSession`. Small networks have fewer, and a GPU has one.
 
@@ -208,6 +211,7 @@ class Engine:
         self._last_used: dict[tuple[int, int], float] = {}  # when each size was used last, in monotonic seconds
         self.frames = self.backend.frames
         self.lanes = lanes
+        self.in_flight = self.backend.in_flight
         self.slices = slices if self.backend.name in ON_CPU else 1
         stride, downscale = bundle.manifest.finest.stride, bundle.manifest.flow.downscale
         self._stride = stride
@@ -238,6 +242,10 @@ class Engine:
         """
         self._compiled(input_size(height, width, self.bundle.manifest.image))
 
+    def share(self, lane: int | None) -> float:
+        """Return the share of the device that a lane is compiled for: all of it if lanes are in flight on it."""
+        return 1.0 if lane is None or self.in_flight else 1 / self.lanes
+
     def mark_sizes_unused(self) -> None:
         """Let go of all input sizes so far, such as those of a warm-up: any may be freed for another."""
         with self._lock:
@@ -248,7 +256,7 @@ class Engine:
 
         Args:
             frame: The frame, uint8 (H, W, 3), RGB, of any size, or one that `frames` keeps.
-            lane: Which share of the device it runs on, from 0, or None for the whole device.
+            lane: Which lane it runs on, from 0, or None for the whole device.
 
         Returns:
             The result, without the frame's position in its stream, and the state for `propagate`.

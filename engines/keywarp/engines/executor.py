@@ -25,13 +25,48 @@ class _Job:
     queued_at: float
 
 
+class SharedTime:
+    """The time of a device that all frames in flight share alike. With two of them, each gets half of a second.
+
+    So the times of all frames add up to the time in which the device had any.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        """Start without frames.
+
+        Args:
+            clock: Returns monotonic seconds.
+        """
+        self._clock = clock
+        self._frames = 0
+        self._given, self._updated = 0.0, clock()
+
+    @property
+    def given(self) -> float:
+        """The seconds of the device that a frame in flight since the start would have had."""
+        now = self._clock()
+        if self._frames:
+            self._given += (now - self._updated) / self._frames
+        self._updated = now
+        return self._given
+
+    def count(self, frames: int) -> None:
+        """Count frames that begin, or end if the number is negative."""
+        self._given = self.given
+        self._frames += frames
+
+
 class Executor:
     """Runs the frames of all sessions on a device, first come, first served.
 
-    As many frames run at the same time as there are lanes, each on its share of the device, and each of another
-    session, because the frames of a session have an order. A frame of the only session that has any gets the whole
-    device: alone it is done sooner, but beside others the device does more, because the small layers of a network and
-    the work around it use one core only.
+    As many frames run at the same time as there are lanes, each of another session, because the frames of a session
+    have an order. Lanes are of one of two kinds:
+
+    - On a processor each has its share of the cores. A frame of the only session that has any gets the whole device:
+      alone it is done sooner, but beside others the device does more, because the small layers of a network and the
+      work around it use one core only.
+    - On a GPU they are frames in flight, each with a stream of its own on the device. While the networks of one lane
+      run, the threads of others resize, upload and read results. They share the device's time as they need it.
 
     Key frames that overlap with others (see `StreamSession`) are computed in steps, one slice of the feature network
     each, on the same lanes. A step runs where no frame can: a share of them after each frame of the session, as soon as
@@ -39,18 +74,17 @@ class Executor:
     busy, the steps run when it is the next frame's turn, before that frame. So no frame ever waits for more than the
     step that is running, and the share of its own session. Only the session decides which steps these are, so results
     don't depend on the time that anything takes. The frames and steps of a session never run at the same time.
-
-    A device that runs its work asynchronously, as a GPU does, may give each lane a stream of its own: `process` then
-    submits the networks on it and collects their outputs, and host work of other lanes fills the time between.
     """
 
-    def __init__(self, lanes: int = 1) -> None:
+    def __init__(self, lanes: int = 1, *, in_flight: bool = False) -> None:
         """Start without sessions.
 
         Args:
             lanes: The number of frames that run at the same time. With one, each frame gets the whole device.
+            in_flight: Whether lanes are frames in flight on the whole device, see `Engine.in_flight`.
         """
         self.lanes = lanes
+        self.in_flight = in_flight
         self._pool = ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="keywarp-device")
         self._lock = Lock()
         self._closed = False
@@ -59,6 +93,7 @@ class Executor:
         self._running: set[StreamSession] = set()
         self._upcoming: dict[StreamSession, None] = {}  # sessions with a key frame that is computed in steps, in order
         self._free = list(range(lanes))  # the lanes on which nothing runs
+        self._shared = SharedTime()
         self._done_at: WeakKeyDictionary[StreamSession, float] = WeakKeyDictionary()  # each session's last frame
 
     @property
@@ -126,11 +161,12 @@ class Executor:
             share = None if alone else lane
             settle: Callable[[], None] | None = None
             if job is None:
-                session.advance(share)
+                session.advance(share, self._clock)
             elif job.future.set_running_or_notify_cancel():
                 settle = self._run(job, share)
             with self._lock:
                 self._running.discard(session)
+                self._shared.count(-1)
                 self._done_at[session] = time.perf_counter()
                 if session.useful:
                     self._upcoming[session] = None
@@ -141,13 +177,16 @@ class Executor:
 
     def _run(self, job: _Job, lane: int | None) -> Callable[[], None]:
         """Run a job, and return what settles its future."""
-        started = time.perf_counter()
+        started, given = time.perf_counter(), self._clock()
         turn = started - max(job.queued_at, self._done_at.get(job.session, job.queued_at))
-        share = 1.0 if lane is None else 1 / self.lanes
         try:
-            result = replace(job.process(lane), queue=started - job.queued_at, turn=turn, share=share)
+            result = job.process(lane)
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
             return partial(job.future.set_exception, error)
+        share = 1.0 if lane is None else 1 / self.lanes
+        if self.in_flight:
+            share = min(1.0, (self._clock() - given) / max(time.perf_counter() - started, 1e-9))
+        result = replace(result, queue=started - job.queued_at, turn=turn, share=share)
         return partial(job.future.set_result, result)
 
     def _take(self, lane: int) -> tuple[_Job | None, StreamSession, bool] | None:
@@ -176,7 +215,15 @@ class Executor:
         """Let a session run, and return whether it gets the whole device."""
         alone = not self._running and all(other.session is session for other in self._waiting)
         self._running.add(session)
-        return alone or self.lanes == 1
+        self._shared.count(1)
+        return (alone and not self.in_flight) or self.lanes == 1
+
+    def _clock(self) -> float:
+        """Return the seconds that a frame which runs all the time has had of the device."""
+        if not self.in_flight:
+            return time.perf_counter()
+        with self._lock:
+            return self._shared.given
 
     def _finished(self, _: Future[FrameResult]) -> None:
         with self._lock:

@@ -10,6 +10,7 @@ from pathlib import Path
 _X86 = (("amx_int8", "amx"), ("avx512_vnni", "vnni"), ("avx_vnni", "vnni"))
 _ARM = (("i8mm", "i8mm"), ("asimddp", "dotprod"))
 _LANES = 4  # at most, since more weren't measured, and each holds the weights
+FRAMES_IN_FLIGHT = 4  # on a GPU; more wait for the interpreter (python -m bench.gpu.in_flight), and each holds buffers
 
 
 @cache

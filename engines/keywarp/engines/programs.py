@@ -26,7 +26,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Programs:
-    """The programs on the whole device, or on a share of it."""
+    """The programs on the whole device, on a share of it, or of a frame in flight on it."""
 
     key: tuple[Slice, ...]
     steps: int  # the number of slices that give the features, or the result if features are copied
@@ -49,7 +49,7 @@ class Compiled:
     """All programs for one size."""
 
     whole: Programs
-    lanes: tuple[Programs, ...]  # none if the device isn't shared
+    lanes: tuple[Programs, ...]  # none if frames run one after another
 
     def on(self, lane: int | None) -> Programs:
         """Return the programs of a lane, or those of the whole device."""
@@ -69,8 +69,8 @@ def compile_graphs(
         backend: What compiles them.
         graphs: The graphs, see `fuse_all`.
         open_postprocessor: Gives a postprocessor, of which each lane has its own.
-        lanes: The number of frames that run at the same time. With more than one, all graphs are compiled for the whole
-            device and for each lane.
+        lanes: The number of frames that run at the same time. With more than one, all graphs are compiled for each
+            lane, and for the whole device if lanes are shares of it.
         slices: The number of slices of a key frame's features. Weights are in one slice each, so slices hold no more
             than a whole graph does.
 
@@ -96,17 +96,24 @@ def compile_graphs(
             lock=Lock(),
         )
 
-    whole = programs(
-        [backend.compile(part.model, part.resident) for part in parts],
-        {name: backend.compile(graph.model, graph.resident) for name, graph in rest.items()},
-    )
+    def compile_whole() -> Programs:
+        return programs(
+            [backend.compile(part.model, part.resident) for part in parts],
+            {name: backend.compile(graph.model, graph.resident) for name, graph in rest.items()},
+        )
+
+    def compile_each() -> Iterator[Programs]:
+        keys = zip(*(backend.compile_lanes(part.model, part.resident, lanes) for part in parts), strict=True)
+        others = {name: backend.compile_lanes(graph.model, graph.resident, lanes) for name, graph in rest.items()}
+        for lane, key in enumerate(keys):
+            yield programs(key, {name: of[lane] for name, of in others.items()})
+
     if lanes == 1:
-        return Compiled(whole, ())
-    keys = zip(*(backend.compile_lanes(part.model, part.resident, lanes) for part in parts), strict=True)
-    others = {name: backend.compile_lanes(graph.model, graph.resident, lanes) for name, graph in rest.items()}
-    return Compiled(
-        whole, tuple(programs(key, {name: of[lane] for name, of in others.items()}) for lane, key in enumerate(keys))
-    )
+        return Compiled(compile_whole(), ())
+    if backend.in_flight:
+        each = tuple(compile_each())
+        return Compiled(each[0], each)
+    return Compiled(compile_whole(), tuple(compile_each()))
 
 
 def _join(parts: Sequence[FusedGraph], programs: Collection[Program], outputs: frozenset[str]) -> Iterator[Slice]:

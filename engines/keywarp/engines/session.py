@@ -1,7 +1,8 @@
 """The state of one stream, which runs Algorithm 1 of the paper frame by frame."""
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -126,15 +127,16 @@ class StreamSession:
         upcoming = self._upcoming
         return upcoming.computing.left if upcoming and self.eager else self.owed
 
-    def advance(self, lane: int | None = None) -> None:
+    def advance(self, lane: int | None = None, clock: Callable[[], float] = time.perf_counter) -> None:
         """Run a step of the upcoming key frame, if there is one. Never call it while a frame is processed.
 
         Args:
             lane: See `process`.
+            clock: See `KeyPass.step`.
         """
         upcoming = self._upcoming
         if upcoming and upcoming.computing.left:
-            upcoming.computing.step(lane)
+            upcoming.computing.step(lane, clock)
 
     def process(
         self,
@@ -164,7 +166,7 @@ class StreamSession:
             timestamp: When the frame was taken, in seconds of any clock, or None if that isn't known. Key ages in
                 seconds are then counted by when frames are processed, as they are where timestamps jump backwards.
             gap: Whether frames before it are missing or damaged, although the index doesn't tell.
-            lane: Which share of the device it runs on, or None for the whole device. See `Engine`.
+            lane: Which lane it runs on, or None for the whole device. See `Engine`.
 
         Raises:
             InvalidFrameError: If `frame` isn't a uint8 array of shape (H, W, 3).

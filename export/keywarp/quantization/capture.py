@@ -31,6 +31,7 @@ class CapturingBackend:
         self._backend = backend
         self.reason = backend.reason
         self.style, self.frames = backend.style, backend.frames
+        self.in_flight = backend.in_flight
         graphs = [graph for graph in QUANTIZABLE if graph in manifest.files]
         self._inputs = {graph: graph_signature(manifest, graph)[0] for graph in graphs}
         self.feeds: dict[str, list[Feed]] = {graph: [] for graph in graphs}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from keywarp.engines import (
+    FRAMES_IN_FLIGHT,
     BackendError,
     Executor,
     FrameResult,
@@ -158,7 +159,7 @@ class Device:
         """
         self.gpu = gpu
         self.name = gpu.label if gpu else "CPU"
-        self.executor = Executor(lanes)
+        self.executor = Executor(lanes, in_flight=gpu is not None)
         self.pressure = Pressure(
             max_wait,
             lambda: self.executor.depth,
@@ -208,7 +209,7 @@ def find_devices(settings: Settings) -> tuple[Device, ...]:
     if settings.cpu_fallback:
         gpus = tuple(gpu for gpu in gpus if _is_usable(gpu, settings))
     if gpus:
-        return tuple(Device(gpu, settings.max_wait) for gpu in gpus)
+        return tuple(Device(gpu, settings.max_wait, settings.lanes or FRAMES_IN_FLIGHT) for gpu in gpus)
     lanes, most = settings.lanes or usual_lanes(settings.threads), available_cores()
     if lanes > most:
         log.warning("frames run on %d lanes instead of %d: there are no more cores", most, lanes)

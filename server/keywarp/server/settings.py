@@ -54,8 +54,9 @@ class Settings(BaseModel):
     lanes: int = Field(
         default=0,
         ge=0,
-        description="Frames of different streams that run at the same time on the CPU, each on its share of the cores; "
-        "0 chooses by the number of cores, and 1 runs one after another. There are never more than cores.",
+        description="Frames of different streams that run at the same time: on the CPU each on its share of the cores, "
+        "on a GPU all in flight on it. 0 chooses by the number of cores, or 4 on a GPU, and 1 runs one after another. "
+        "On the CPU there are never more than cores.",
     )
     decoder: Literal["software", "nvdec"] = Field(
         default="software",

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int succeed(void) { return 0; }
 static int get_device(int* device, int number) { *device = number; return 0; }
@@ -30,6 +31,22 @@ static int download(void* to, uint64_t from, size_t size, void* stream) {
   memcpy(to, (void*)from, size);
   return 0;
 }
+static int copy(uint64_t to, uint64_t from, size_t size, void* stream) {
+  (void)stream;
+  memcpy((void*)to, (void*)from, size);
+  return 0;
+}
+volatile int keywarp_device_done = 1;  // set by another thread of the test
+static int wait_for_event(void* event) {
+  (void)event;
+  for (int i = 0; i < 6000 && !keywarp_device_done; ++i) usleep(10000);
+  return keywarp_device_done ? 0 : 999;
+}
+static int follow(void* stream, void* event, unsigned flags) { printf("%p follows %p %u\n", stream, event, flags); return 0; }
+static int begin_capture(void* stream, int mode) { printf("capture %p %d\n", stream, mode); return 0; }
+static int end_capture(void* stream, void** graph) { (void)stream; *graph = (void*)0x88; return 0; }
+static int instantiate(void** made, void* graph, unsigned long long flags) { printf("graph %p %llu\n", graph, flags); *made = (void*)0x99; return 0; }
+static int launch_graph(void* graph, void* stream) { printf("run %p in %p\n", graph, stream); return 0; }
 static int elapsed(float* milliseconds, void* start, void* end) { (void)start; (void)end; *milliseconds = 2.5f; return 0; }
 static int load_module(void** module, const void* image) { printf("image %.4s\n", (const char*)image + 1); *module = (void*)0x55; return 0; }
 static int get_function(void** function, void* module, const char* name) { printf("kernel %s of %p\n", name, module); *function = (void*)0x66; return 0; }
@@ -46,7 +63,10 @@ int cuGetProcAddress_v2(const char* name, void** function, int version, uint64_t
       {"cuDeviceTotalMem", total_memory}, {"cuDevicePrimaryCtxRetain", retain}, {"cuMemAlloc", allocate},
       {"cuMemFree", release}, {"cuMemHostAlloc", pin}, {"cuMemFreeHost", unpin}, {"cuStreamCreate", open_one},
       {"cuEventCreate", open_one}, {"cuMemcpyHtoDAsync", upload}, {"cuMemcpyDtoHAsync", download},
-      {"cuEventElapsedTime", elapsed}, {"cuModuleLoadData", load_module}, {"cuModuleGetFunction", get_function},
+      {"cuEventElapsedTime", elapsed}, {"cuMemcpyDtoDAsync", copy}, {"cuStreamWaitEvent", follow},
+      {"cuEventSynchronize", wait_for_event}, {"cuStreamBeginCapture", begin_capture}, {"cuStreamEndCapture", end_capture},
+      {"cuGraphInstantiate", instantiate}, {"cuGraphInstantiateWithFlags", instantiate}, {"cuGraphLaunch", launch_graph},
+      {"cuModuleLoadData", load_module}, {"cuModuleGetFunction", get_function},
       {"cuLaunchKernel", launch}};
   (void)version;
   (void)flags;

@@ -7,7 +7,7 @@ isn't allocated, freeing twice and leaking are errors.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from threading import local
+from threading import RLock, local
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,10 @@ class FakeDriver:
     pinned: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     streams: dict[int, list[Callable[[], None]]] = field(default_factory=dict)
     events: dict[int, int | None] = field(default_factory=dict)  # their times, or None until they are over
-    recorded: dict[int, set[int]] = field(default_factory=dict)  # the events of each stream
+    recorded: dict[int, int] = field(default_factory=dict)  # the stream of each event
+    graphs: dict[int, list[Callable[[], None]]] = field(default_factory=dict)
+    captures: dict[int, list[Callable[[], None]]] = field(default_factory=dict)  # the work before, by stream
+    lock: Any = field(default_factory=RLock)  # held by each call, as threads of several lanes call
     kernels: dict[int, tuple[bytes, str]] = field(default_factory=dict)
     launches: list[tuple[str, tuple[int, ...], tuple[int | float, ...]]] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: count(0x7000_0000_0000, 0x1000_0000))
@@ -50,7 +53,7 @@ class FakeDriver:
         return address
 
     def free(self, address: int) -> None:
-        for stream in self.streams:
+        for stream in [*self.streams]:
             self.synchronize(stream)
         assert address in self.blocks, f"{address:#x} was freed before, or never allocated"
         del self.blocks[address]
@@ -89,10 +92,16 @@ class FakeDriver:
 
         self.streams[stream].append(copy)
 
+    def copy(self, target: int, source: int, size: int, stream: int) -> None:
+        def copy() -> None:
+            self.memory(target, size)[:] = self.memory(source, size)
+
+        self.streams[stream].append(copy)
+
     def synchronize(self, stream: int) -> None:
-        work, self.streams[stream] = self.streams[stream], []
-        for task in work:
-            task()
+        with self.lock:
+            while self.streams[stream]:
+                self.streams[stream].pop(0)()
 
     def open_event(self) -> int:
         event = next(self.numbers)
@@ -104,20 +113,42 @@ class FakeDriver:
 
     def record(self, event: int, stream: int) -> None:
         self.events[event] = None
-        self.recorded.setdefault(stream, set()).add(event)
+        self.recorded[event] = stream
         self.streams[stream].append(lambda: self.events.__setitem__(event, next(self.numbers)))
 
     def wait(self, event: int) -> None:
         """Run the work of the event's stream up to the event, as late as the device may."""
-        [stream] = [s for s, recorded in self.recorded.items() if event in recorded]
-        while self.events[event] is None:
-            self.streams[stream].pop(0)()
+        self._reach(event)
+
+    def _reach(self, event: int) -> None:
+        with self.lock:
+            stream = self.recorded[event]
+            while self.events[event] is None:
+                self.streams[stream].pop(0)()
+
+    def follow(self, event: int, stream: int) -> None:
+        self.streams[stream].append(lambda: self._reach(event))
 
     def elapsed(self, start: int, end: int) -> float:
         first, last = self.events[start], self.events[end]
         assert first is not None, "an event is read before it is over"
         assert last is not None, "an event is read before it is over"
         return (last - first) / 0x1000_0000 / 1000
+
+    def begin_capture(self, stream: int) -> None:
+        assert stream not in self.captures
+        self.captures[stream], self.streams[stream] = self.streams[stream], []
+
+    def end_capture(self, stream: int) -> int:
+        graph = next(self.numbers)
+        self.graphs[graph], self.streams[stream] = self.streams[stream], self.captures.pop(stream)
+        return graph
+
+    def launch_graph(self, graph: int, stream: int) -> None:
+        self.streams[stream].extend(self.graphs[graph])
+
+    def close_graph(self, graph: int) -> None:
+        del self.graphs[graph]
 
     def load_kernel(self, image: bytes, name: str) -> int:
         kernel = next(self.numbers)
@@ -156,6 +187,7 @@ class FakeDriver:
         assert not self.pinned, f"{len(self.pinned)} page-locked buffers leak"
         assert not self.streams, "streams leak"
         assert not self.events, "events leak"
+        assert not self.graphs, "CUDA graphs leak"
 
 
 def active() -> FakeDriver | None:

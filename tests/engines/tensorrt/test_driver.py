@@ -12,7 +12,7 @@ pytestmark = pytest.mark.gpu_check
 
 HERE = Path(__file__).parent
 CALLS = r"""
-import ctypes, sys
+import ctypes, threading
 import numpy as np
 from keywarp.engines.backends.tensorrt.driver import CudaDriver, OutOfDeviceMemoryError
 from keywarp.engines.devices import _find_in_cuda
@@ -24,7 +24,9 @@ stream, start, end = driver.open_stream(), driver.open_event(), driver.open_even
 sent[:] = np.arange(1000) % 256
 driver.record(start, stream)
 driver.upload(address, sent, stream)
-driver.download(received, address, stream)
+other = driver.allocate(1000)
+driver.copy(other, address, 1000, stream)
+driver.download(received, other, stream)
 driver.record(end, stream)
 driver.wait(end)
 driver.synchronize(stream)
@@ -35,6 +37,16 @@ try:
     driver.allocate(2**50)
 except OutOfDeviceMemoryError as error:
     print(error)
+driver.follow(end, stream)
+driver.begin_capture(stream)
+graph = driver.end_capture(stream)
+driver.launch_graph(graph, stream)
+driver.close_graph(graph)
+driver.free(other)
+done = ctypes.c_int.in_dll(ctypes.CDLL("libcuda.so.1"), "keywarp_device_done")
+done.value = 0
+threading.Timer(0.1, setattr, (done, "value", 1)).start()
+driver.wait(end)  # ends only if other threads run meanwhile
 driver.free(address)
 for pinned in (sent, received):
     driver.unpin(pinned.ctypes.data)
@@ -61,6 +73,10 @@ def test_the_bindings_take_every_argument(tmp_path: Path) -> None:
             "image ELF ",
             "kernel keywarp_warp_f32 of 0x55",
             "launch 0x66 1 2 3, 4 5 6, 0 0x77: 50462976 42 0.5 0",
+            "0x77 follows 0x77 0",
+            "capture 0x77 1",
+            "graph 0x88 0",
+            "run 0x99 in 0x77",
             "CUDA: cuMemAlloc failed with CUDA_ERROR_OUT_OF_MEMORY",
             "CudaDevice(index=1, name='NVIDIA H100 MIG 1g.10gb', memory=10737418240) None",
         ]

@@ -86,6 +86,6 @@ def load(fake: FakeRtx, cache: PlanCache, content: Plan, gpu: Gpu) -> None:
     """Load a plan and run it twice."""
     library = Library(fake, "tensorrt_rtx")
     runtime = TensorRTRuntime(library, WarpLauncher(FakeDriver(), (8, 6)), cache, gpu)
-    executable = runtime.load(content)
+    [executable] = runtime.load(content)
     for _ in range(2):
         executable.enqueue({}, 0)

@@ -85,6 +85,7 @@ class FinishingBackend:
     """The TensorRT backend without TensorRT. Its last steps are the real kernels, on a fake driver's memory."""
 
     name, device, reason = "tensorrt", "a fake GPU", "a test"
+    in_flight = True
     style = GraphStyle(last_step=True)
 
     def __init__(self, driver: FakeDriver, precision: str = "fp32") -> None:

@@ -32,15 +32,26 @@ class HostBackend:
     name, device, reason = "tensorrt", "a fake GPU", "a test"
     style = GraphStyle()
     frames = None
+    in_flight = True
 
-    def __init__(self, driver: FakeDriver, precision: str) -> None:
+    def __init__(self, driver: FakeDriver, precision: str, *, replays: bool = False) -> None:
         self.driver = driver
         self.memory = DeviceMemory(driver)
         self.precision = precision
+        self.replays = replays
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> TensorRTProgram:
+        return self.compile_lanes(model, resident, 1)[0]
+
+    def compile_lanes(
+        self, model: onnx.ModelProto, resident: frozenset[str] = frozenset(), lanes: int = 2
+    ) -> tuple[TensorRTProgram, ...]:
         graph = to_half(simplify(model), resident) if self.precision == "fp16" else simplify(model)
-        return TensorRTProgram(HostExecutable(graph, self.driver), resident, self.driver, self.memory, model.graph.name)
+        place = self.driver, self.memory, model.graph.name
+        return tuple(
+            TensorRTProgram(HostExecutable(graph, self.driver), resident, *place, replays=self.replays)
+            for _ in range(lanes)
+        )
 
 
 @pytest.mark.parametrize(("precision", "agreement"), [("fp32", 1.0), ("fp16", 0.99)])

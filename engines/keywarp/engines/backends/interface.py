@@ -46,6 +46,7 @@ class Backend(Protocol):
 
     reason: str  # why this backend was chosen
     style: GraphStyle  # how its graphs are fused
+    in_flight: bool  # whether each lane is a frame in flight on the whole device, not a share of the device
 
     @property
     def name(self) -> str:
@@ -82,7 +83,7 @@ class Backend(Protocol):
     def compile_lanes(
         self, model: onnx.ModelProto, resident: frozenset[str] = frozenset(), lanes: int = 2
     ) -> tuple[Program, ...]:
-        """Compile a graph into programs that run at the same time, each on its share of the device.
+        """Compile a graph into programs that run at the same time, each on its share of the device or in flight on it.
 
         Args:
             model: See `compile`.
@@ -90,8 +91,7 @@ class Backend(Protocol):
             lanes: The number of programs.
 
         Returns:
-            The programs, or none if this device runs one at a time. Each takes the resident tensors of any of them, and
-            of the program that `compile` gives.
+            The programs. Each takes the resident tensors of any of them, and of the program that `compile` gives.
 
         Raises:
             BackendError: If the runtime refuses the graph.

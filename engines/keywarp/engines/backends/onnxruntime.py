@@ -22,6 +22,7 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
     reason = "it was requested"
     frames = None
+    in_flight = False
     style = GraphStyle(host_labels=COMPILES)
 
     def __init__(self, precision: Precision = "auto", threads: int = 0) -> None:

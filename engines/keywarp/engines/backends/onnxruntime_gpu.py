@@ -34,6 +34,7 @@ class OnnxRuntimeGpuBackend:
 
     reason = "it was requested"
     frames = None
+    in_flight = True
     style = GraphStyle()
 
     def __init__(
@@ -88,21 +89,19 @@ class OnnxRuntimeGpuBackend:
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> Program:
         """See `Backend.compile`."""
+        return self.compile_lanes(model, resident, 1)[0]
+
+    def compile_lanes(
+        self, model: onnx.ModelProto, resident: frozenset[str] = frozenset(), lanes: int = 2
+    ) -> tuple[Program, ...]:
+        """See `Backend.compile_lanes`. The lanes share a session, whose runs may be made by several threads."""
         if self.precision == "int8":
             model = to_signed(model)
         # The TensorRT provider converts graphs to fp16 itself.
         if self.precision == "fp16" and self._provider == _PROVIDERS["cuda"]:
             model = to_half(simplify(model), resident)
-        return OnnxRuntimeProgram(self._session(model), resident, ("cuda", self._index))
-
-    def compile_lanes(
-        self,
-        model: onnx.ModelProto,  # noqa: ARG002
-        resident: frozenset[str] = frozenset(),  # noqa: ARG002
-        lanes: int = 2,  # noqa: ARG002
-    ) -> tuple[Program, ...]:
-        """See `Backend.compile_lanes`. A GPU runs one program at a time."""
-        return ()
+        session = self._session(model)
+        return tuple(OnnxRuntimeProgram(session, resident, ("cuda", self._index)) for _ in range(lanes))
 
     def _try(self, gpu: Gpu) -> None:
         """Run a small graph once.

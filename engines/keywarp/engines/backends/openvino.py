@@ -39,6 +39,7 @@ class OpenVINOBackend:
     name = "openvino"
     reason = "it was requested"
     frames = None
+    in_flight = False
     style = GraphStyle(channels_last=True, host_labels=COMPILES)
 
     def __init__(self, precision: Precision = "auto", threads: int = 0, cache: Path | None = None) -> None:

@@ -14,12 +14,12 @@ from keywarp.engines.backends.tensorrt.driver import CudaDriver, Driver
 from keywarp.engines.backends.tensorrt.library import open_library
 from keywarp.engines.backends.tensorrt.plan_cache import FOLDER, PlanCache
 from keywarp.engines.backends.tensorrt.plugin import WarpLauncher
-from keywarp.engines.backends.tensorrt.program import Executable, TensorRTProgram
+from keywarp.engines.backends.tensorrt.program import Executable, TensorRTProgram, uses_cuda_graphs
 from keywarp.engines.backends.tensorrt.runtime import TensorRTRuntime
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError
 from keywarp.engines.fusion import GraphStyle
-from keywarp.engines.last_step import cut_last_step
+from keywarp.engines.last_step import LastStep, cut_last_step
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ class TensorRTBackend:
 
     name = "tensorrt"
     reason = "it was requested"
+    in_flight = True
 
     def __init__(
         self, gpu: Gpu, precision: Precision = "auto", cache: Path | None = None, driver: Driver | None = None
@@ -71,22 +72,32 @@ class TensorRTBackend:
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> TensorRTProgram:
         """See `Backend.compile`."""
+        return self.compile_lanes(model, resident, 1)[0]
+
+    def compile_lanes(
+        self, model: onnx.ModelProto, resident: frozenset[str] = frozenset(), lanes: int = 2
+    ) -> tuple[TensorRTProgram, ...]:
+        """See `Backend.compile_lanes`. The lanes share the weights; each has activations and a stream of its own."""
         self._driver.activate()
         graph, step = cut_last_step(model)
         plan, _ = self.builder.plan(graph, resident)
-        executable: Executable = self._runtime.load(plan)
-        if step:
-            executable = FinishedExecutable(executable, step, self._driver, self._memory, self._capability)
-        return TensorRTProgram(executable, resident, self._driver, self._memory, model.graph.name)
+        return tuple(
+            TensorRTProgram(
+                self._finished(executable, step),
+                resident,
+                self._driver,
+                self._memory,
+                model.graph.name,
+                replays=uses_cuda_graphs(),
+            )
+            for executable in self._runtime.load(plan, lanes)
+        )
 
-    def compile_lanes(
-        self,
-        model: onnx.ModelProto,  # noqa: ARG002
-        resident: frozenset[str] = frozenset(),  # noqa: ARG002
-        lanes: int = 2,  # noqa: ARG002
-    ) -> tuple[TensorRTProgram, ...]:
-        """See `Backend.compile_lanes`. A GPU runs one program at a time."""
-        return ()
+    def _finished(self, executable: Executable, step: LastStep | None) -> Executable:
+        """Return an executable with the last step after it, if there is one."""
+        if step is None:
+            return executable
+        return FinishedExecutable(executable, step, self._driver, self._memory, self._capability)
 
 
 def _has_compiler() -> bool:

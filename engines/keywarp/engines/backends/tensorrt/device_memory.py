@@ -9,15 +9,33 @@ from keywarp.engines.backends.tensorrt.driver import Driver, OutOfDeviceMemoryEr
 from keywarp.engines.errors import BackendError
 
 
-class Buffer:
-    """Memory on the device, reserved as long as this object is referenced."""
+class Event:
+    """A point in time on the device, in a stream."""
 
-    __slots__ = ("__weakref__", "_memory", "address", "size")
+    __slots__ = ("__weakref__", "number", "stream")
+
+    def __init__(self, driver: Driver, stream: int) -> None:
+        self.number = driver.open_event()
+        self.stream = stream
+        call_when_collected(self, driver.close_event, self.number)
+
+
+class Buffer:
+    """Memory on the device, reserved as long as this object is referenced.
+
+    Attributes:
+        address: Its address.
+        size: Its size in bytes.
+        written: When its content is complete: the last event of the run that writes it, or None once that is over.
+    """
+
+    __slots__ = ("__weakref__", "_memory", "address", "size", "written")
 
     def __init__(self, memory: "DeviceMemory", address: int, size: int) -> None:
         self._memory = memory  # keeps the pool alive until its last buffer is released
         self.address = address
-        self.size = size  # bytes
+        self.size = size
+        self.written: Event | None = None
 
 
 class DeviceMemory:

@@ -66,6 +66,10 @@ class Driver(Protocol):
         """Queue a copy from the device to page-locked memory, which may be read after `synchronize`."""
         ...
 
+    def copy(self, target: int, source: int, size: int, stream: int) -> None:
+        """Queue a copy between two addresses of the device."""
+        ...
+
     def synchronize(self, stream: int) -> None:
         """Wait until all work of a stream is done."""
         ...
@@ -83,11 +87,35 @@ class Driver(Protocol):
         ...
 
     def wait(self, event: int) -> None:
-        """Wait until the device has finished the work before a recorded event."""
+        """Wait until the device has finished the work before a recorded event. Other Python threads run meanwhile."""
+        ...
+
+    def follow(self, event: int, stream: int) -> None:
+        """Let the work that is queued in a stream from now on wait for what came before a recorded event."""
         ...
 
     def elapsed(self, start: int, end: int) -> float:
         """Return the seconds between two recorded events that are over."""
+        ...
+
+    def begin_capture(self, stream: int) -> None:
+        """Let the work that this thread queues in a stream become part of a CUDA graph, without running it."""
+        ...
+
+    def end_capture(self, stream: int) -> int:
+        """Return the CUDA graph of the work since `begin_capture`, ready to be launched.
+
+        Raises:
+            BackendError: If something was done that a CUDA graph can't hold. The stream can be used again.
+        """
+        ...
+
+    def launch_graph(self, graph: int, stream: int) -> None:
+        """Queue the work of a CUDA graph."""
+        ...
+
+    def close_graph(self, graph: int) -> None:
+        """Free a CUDA graph, once it has run."""
         ...
 
     def load_kernel(self, image: bytes, name: str) -> int:
@@ -183,6 +211,10 @@ class CudaDriver:
         """See the method of `Driver`."""
         self._call("cuMemcpyDtoHAsync", target.ctypes.data, address, target.nbytes, stream)
 
+    def copy(self, target: int, source: int, size: int, stream: int) -> None:
+        """See the method of `Driver`."""
+        self._call("cuMemcpyDtoDAsync", target, source, size, stream)
+
     def synchronize(self, stream: int) -> None:
         """See the method of `Driver`."""
         self._call("cuStreamSynchronize", stream)
@@ -203,9 +235,36 @@ class CudaDriver:
         """See the method of `Driver`."""
         self._call("cuEventSynchronize", event)
 
+    def follow(self, event: int, stream: int) -> None:
+        """See the method of `Driver`."""
+        self._call("cuStreamWaitEvent", stream, event, 0)
+
     def elapsed(self, start: int, end: int) -> float:
         """See the method of `Driver`."""
         return float(self._call("cuEventElapsedTime", start, end)) / 1000
+
+    def begin_capture(self, stream: int) -> None:
+        """See the method of `Driver`."""
+        # Calls of other threads that a capture doesn't allow, such as those that reserve memory, don't disturb it.
+        mode = self._cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        self._call("cuStreamBeginCapture", stream, mode)
+
+    def end_capture(self, stream: int) -> int:
+        """See the method of `Driver`."""
+        graph = self._call("cuStreamEndCapture", stream)
+        instantiate = "cuGraphInstantiateWithFlags"  # its name in CUDA 11
+        try:
+            return int(self._call(instantiate if hasattr(self._cuda, instantiate) else "cuGraphInstantiate", graph, 0))
+        finally:
+            self._call("cuGraphDestroy", graph)
+
+    def launch_graph(self, graph: int, stream: int) -> None:
+        """See the method of `Driver`."""
+        self._call("cuGraphLaunch", graph, stream)
+
+    def close_graph(self, graph: int) -> None:
+        """See the method of `Driver`."""
+        self._call("cuGraphExecDestroy", graph)
 
     def load_kernel(self, image: bytes, name: str) -> int:
         """See the method of `Driver`."""

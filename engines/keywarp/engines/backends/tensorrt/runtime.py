@@ -45,39 +45,47 @@ class TensorRTRuntime:
         if self._runtime is None:
             raise BackendError(f"TensorRT's runtime can't start: {self._reason()}")
 
-    def load(self, plan: Plan) -> Executable:
+    def load(self, plan: Plan, count: int = 1) -> tuple[Executable, ...]:
         """Load a plan onto the GPU.
+
+        Args:
+            plan: The plan.
+            count: The number of executables that can run at the same time. They share the plan's weights, and each has
+                activations of its own. Those of TensorRT 8.5 each have weights, too.
 
         Raises:
             BackendError: If TensorRT refuses the plan. The message has TensorRT's reason.
         """
         if self._library.name == "tensorrt8":
-            executable: Executable = self._library.module.load(plan.content, self._gpu.name, self._launcher.launch)
-            return executable
+            load = self._library.module.load
+            return tuple(load(plan.content, self._gpu.name, self._launcher.launch) for _ in range(count))
         with launching_with(self._launcher):
             engine = self._runtime.deserialize_cuda_engine(plan.content)
             if engine is None:
                 raise BackendError(f"TensorRT can't load a plan for {plan.header.key.device}: {self._reason()}")
-            context, save_kernels = self._context(engine, plan)
-        if context is None:
+            contexts, save_kernels = self._contexts(engine, plan, count)
+        if None in contexts:
             raise BackendError(f"TensorRT can't allocate memory for a plan's activations: {self._reason()}")
-        log.debug("loaded a plan of %.1f MB; its activations take %.1f MB", *_megabytes(plan, engine))
-        return TensorRTExecutable(self._library, engine, context, save_kernels)
+        log.debug("loaded a plan of %.1f MB; its activations take %d x %.1f MB", *_megabytes(plan, engine, count))
+        saving = [save_kernels, *[None] * (count - 1)]
+        return tuple(
+            TensorRTExecutable(self._library, engine, *context) for context in zip(contexts, saving, strict=True)
+        )
 
-    def _context(self, engine: Any, plan: Plan) -> tuple[Any, Callable[[], None] | None]:
-        """Return the execution context, and what keeps the kernels that its first run compiles, if any will be."""
+    def _contexts(self, engine: Any, plan: Plan, count: int) -> tuple[list[Any], Callable[[], None] | None]:
+        """Return execution contexts, and what keeps the kernels that the first run compiles, if any will be."""
         if not self._library.portable:
-            return engine.create_execution_context(), None
+            return [engine.create_execution_context() for _ in range(count)], None
         config = engine.create_runtime_config()
         compiled = config.create_runtime_cache()
         cache, name = self._cache, self._kernels_name(plan)
         known = cache.read(name) if cache else None
         usable = known is not None and compiled.deserialize(known)
         config.set_runtime_cache(compiled)
-        context = engine.create_execution_context(config)
+        contexts = [engine.create_execution_context(config) for _ in range(count)]
         if cache is None or usable:
-            return context, None
-        return context, lambda: _save(cache, name, compiled)
+            return contexts, None
+        return contexts, lambda: _save(cache, name, compiled)
 
     def _kernels_name(self, plan: Plan) -> str:
         """Return the name of the file of a plan's kernels. They fit one kind of GPU and one driver, unlike the plan."""
@@ -128,5 +136,5 @@ def _save(cache: PlanCache, name: str, compiled: Any) -> None:
     cache.write(name, bytes(compiled.serialize()))
 
 
-def _megabytes(plan: Plan, engine: Any) -> tuple[float, float]:
-    return len(plan.content) / 1e6, engine.device_memory_size_v2 / 1e6
+def _megabytes(plan: Plan, engine: Any, count: int) -> tuple[float, int, float]:
+    return len(plan.content) / 1e6, count, engine.device_memory_size_v2 / 1e6
