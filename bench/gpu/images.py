@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from bench.gpu.bandwidth import buffer_sets, measure
 from bench.gpu.case import Case, FailedError
 from bench.gpu.device_arrays import DeviceArrays
+from keywarp.engines.backends.tensorrt.device_frames import DeviceFrames
 from keywarp.engines.backends.tensorrt.device_images import DeviceResizer
 from keywarp.engines.backends.tensorrt.device_memory import DeviceMemory
 from keywarp.engines.placement import Placement
@@ -69,6 +70,11 @@ def compare(case: Case, sizes: Sequence[Sizes]) -> None:
         with DeviceArrays(driver) as arrays:
             memory = DeviceMemory(driver)
             resizer = DeviceResizer(driver, memory, case.gpu.capability, height, width, placement, PADDING)
+            pitch = 3 * width + 5  # the rows of a decoder's surface have gaps
+            surface = np.pad(frame.reshape(height, -1), ((0, 0), (0, 5)))
+            store = DeviceFrames(driver, memory, case.gpu.capability, case.gpu.index)
+            if not np.array_equal(store.keep(arrays.filled(surface).address, pitch, height, width), frame):
+                raise FailedError(f"{name}: a frame that was kept isn't the decoder's")
             image = arrays.poisoned(whole.nbytes)
             resizer.resize(arrays.filled(frame).address, image.address, arrays.stream)
             pairs = [(image, whole)]
