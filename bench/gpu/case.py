@@ -80,3 +80,14 @@ class Case:
 
             return ShimDriver(self.folder)
         return CudaDriver(self.gpu.index)
+
+    @cached_property
+    def kernel_driver(self) -> Driver:
+        """The GPU's driver, or a stand-in that runs all kernels but the warp's, compiled for the CPU."""
+        if not self.dry:
+            return self.driver
+        from tests.engines.cuda.kernel_shim import KernelDriver, Library
+
+        folder = self.folder / "kernels"
+        folder.mkdir(parents=True, exist_ok=True)
+        return KernelDriver(*(Library(folder, name) for name in ("detection", "images", "labels")))

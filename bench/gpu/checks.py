@@ -25,6 +25,8 @@ CHECKS: Final = (
     Check("graphs", "the paper's networks without weights, made once with torch", "graphs", 180),
     Check("driver", "the engine's programs on the real driver: memory, streams, events", "driver", 45),
     Check("detection", "R-FCN's last step on the device, against the host's", "detection", 60),
+    Check("labels", "a segmentation's labels on the device, against the host's, and their bandwidth", "labels", 45),
+    Check("images", "frames resized on the device, against OpenCV, and their bandwidth", "images", 45),
     Check("kernels", "the warp's kernels against float64, and their bandwidth", "kernels", 60),
     *(
         Check(f"kernels-{tool}", f"the kernels under compute-sanitizer's {tool}", "sanitizer", 60, (tool,))

@@ -1,11 +1,12 @@
 """The warp's kernels: their results against float64, with poisoned outputs, and their bandwidth."""
 
-import statistics
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
+from bench.gpu import bandwidth
+from bench.gpu.bandwidth import buffer_sets
 from bench.gpu.case import Case, FailedError
 from bench.gpu.device_arrays import DeviceArrays
 from keywarp.engines.backends.tensorrt.plugin import WarpLauncher
@@ -15,8 +16,6 @@ from tests.engines.cuda.cases import battery, random_case, worst
 
 HEADER: Final = 64  # bytes before a packed case's tensors
 PAPER: Final = (1, 1024, 38, 63)  # the features of a frame of 600x1000
-ROTATED: Final = 2**28  # bytes of all buffers that take turns, several times the caches of current cards
-LAUNCHES: Final = 200
 
 
 def run(case: Case) -> None:
@@ -87,28 +86,17 @@ def measure(case: Case, layout: kernels.Layout, dtype: kernels.DType) -> None:
     packed, size = one.packed()[HEADER:], one.size
     flow_size = one.flow.size * np.dtype(shim.NUMPY[dtype]).itemsize
     moved = 3 * size + flow_size  # features and scale are read, the result is written
-    sets, rounds = (2, 2) if case.dry else (max(2, -(-ROTATED // moved)), 5)
-    launches = sets if case.dry else max(LAUNCHES, sets)
-    launcher, driver, times = WarpLauncher(case.driver, case.gpu.capability), case.driver, []
-    with DeviceArrays(driver) as memory:
+    sets = buffer_sets(case, moved)
+    launcher = WarpLauncher(case.driver, case.gpu.capability)
+    with DeviceArrays(case.driver) as memory:
         parts = packed[:size], packed[size : size + flow_size], packed[size + flow_size :]
         buffers = [
             (*(memory.filled(part).address for part in parts), memory.poisoned(size).address) for _ in range(sets)
         ]
-        start, end = driver.open_event(), driver.open_event()
-        for _ in range(1 + rounds):  # the first one warms up
-            driver.record(start, memory.stream)
-            for number in range(launches):
-                launcher.launch(layout, dtype, shape, one.flow.shape, buffers[number % sets], memory.stream)
-            driver.record(end, memory.stream)
-            driver.synchronize(memory.stream)
-            times.append(driver.elapsed(start, end) / launches)
-        driver.close_event(start)
-        driver.close_event(end)
-    seconds = statistics.median(times[1:])
-    figure = {"us": 1e6 * seconds, "gb_per_s": moved / seconds / 1e9, "bytes": moved, "buffers": sets}
-    ceiling = case.earlier("machine").get("copy_gb_per_s")
-    if ceiling:
-        figure["share_of_copy"] = figure["gb_per_s"] / ceiling
+
+        def queue(number: int) -> None:
+            launcher.launch(layout, dtype, shape, one.flow.shape, buffers[number], memory.stream)
+
+        figure = bandwidth.measure(case, case.driver, memory.stream, moved, sets, queue)
     name = kernels.KERNELS[layout, dtype]
     case.record(bandwidth={**case.figures.get("bandwidth", {}), name: figure})

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 
+from bench.gpu import detection, images, labels
 from bench.gpu.case import Case, FailedError, SkippedError
 from bench.gpu.kernels import check_results
 from tests.engines.cuda.cases import battery
@@ -40,3 +41,7 @@ def child(folder: str, dry: str) -> None:
     case = Case("kernels-child", Path(folder), bool(dry))
     case.driver.activate()
     check_results(case, battery()[:: 40 if dry else 7])
+    case.kernel_driver.activate()
+    detection.compare(case, detection.SMALL, frames=2)
+    labels.compare(case, labels.SHAPES[:2])
+    images.compare(case, images.SIZES[:3])

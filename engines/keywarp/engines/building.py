@@ -8,7 +8,8 @@ from pathlib import Path
 from keywarp.engines.backends import Backend
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.errors import BackendError
-from keywarp.engines.fusion import PLAIN, FusedGraph, GraphStyle, fuse_all
+from keywarp.engines.fusion import FusedGraph, GraphStyle, fuse_all
+from keywarp.engines.last_step import cut_last_step
 from keywarp.engines.motion import MotionSource
 from keywarp.engines.preparation import input_size
 
@@ -94,9 +95,11 @@ def build_ahead(
 
     plans, library = PlanCache(cache / FOLDER), open_library()
     builders = [PlanBuilder(library, Target(capability), precision, plans) for capability in capabilities]
-    for height, width, name, graph in _graphs(bundle, sizes, motion or MotionSource.parse(bundle.manifest.motion)):
+    source = motion or MotionSource.parse(bundle.manifest.motion)
+    for height, width, name, graph in _graphs(bundle, sizes, source, GraphStyle(last_step=True)):
+        model, _ = cut_last_step(graph.model)  # as the backend does, so that it finds the plan
         for builder in builders:
-            plan, cached = builder.plan(graph.model, graph.resident)
+            plan, cached = builder.plan(model, graph.resident)
             file = plans.path(plan.header.key)
             if not file.exists():
                 raise BackendError(f"can't write {file}: free some space there, or use another folder")
@@ -115,7 +118,7 @@ def build_ahead(
 
 
 def _graphs(
-    bundle: Bundle, sizes: Sequence[Size], motion: MotionSource, style: GraphStyle = PLAIN
+    bundle: Bundle, sizes: Sequence[Size], motion: MotionSource, style: GraphStyle
 ) -> Iterator[tuple[int, int, str, FusedGraph]]:
     """Yield all graphs, once for each input size, since frames of several sizes may share one."""
     for height, width in dict.fromkeys(input_size(*size, bundle.manifest.image) for size in sizes):

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
-import cv2
 import numpy as np
 import platformdirs
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from keywarp.engines.bundle import Bundle
 from keywarp.engines.cache import prune
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError, MotionError, TooManySizesError
+from keywarp.engines.frames import Frame, FrameImages, Preparation, images_of
 from keywarp.engines.fusion import CURRENT, FLOW, FRAME, KEY, fuse_all, kept
 from keywarp.engines.memory import release_unused_memory
 from keywarp.engines.motion import (
@@ -45,7 +45,7 @@ from keywarp.engines.motion.network import NetworkFlow
 from keywarp.engines.placement import Placement
 from keywarp.engines.postprocessing import Postprocessor, open_postprocessor
 from keywarp.engines.precisions import choose_precision
-from keywarp.engines.preparation import input_size, place, resize
+from keywarp.engines.preparation import input_size, place
 from keywarp.engines.programs import Compiled, Programs, compile_graphs
 from keywarp.engines.reliability import rate
 from keywarp.engines.result import FrameKind, FrameResult, Output
@@ -63,7 +63,7 @@ class KeyState:
 
     placement: Placement  # where the frame lies in the networks' input
     features: dict[str, Tensor]  # maps and held tensors, by name; empty if features are copied
-    small: NDArray[np.uint8] | None  # the frame as the flow network's input, (1, h, w, 3); None if features are copied
+    small: Tensor | None  # the frame as the flow network's input, (1, h, w, 3); None if features are copied
     tracker: MotionTracker | None  # follows the motion; None if nothing or the propagate graph itself does
     check: FlowCheck | None  # checks the flow, or None if features are copied, or cells don't cover whole pixels
     copied: FrameResult | None = None  # the key frame's own result if features are copied, else None
@@ -79,19 +79,19 @@ class KeyPass:
         failed: The error of a step, or None. No steps are left then.
     """
 
-    def __init__(self, engine: "Engine", frame: NDArray[np.uint8]) -> None:
+    def __init__(self, engine: "Engine", frame: Frame) -> None:
         """Begin.
 
         Args:
             engine: The engine that runs the networks.
-            frame: See `Engine.key`. It is copied, since it may be changed between steps.
+            frame: See `Engine.key`. An array is copied, since it may be changed between steps.
 
         Raises:
             BackendError: See `Engine.key`.
             BundleError: See `Engine.key`.
         """
         self._engine = engine
-        self._frame = frame.copy()
+        self._frame = frame.copy() if isinstance(frame, np.ndarray) else frame
         self._found: dict[str, Tensor] | KeyState = {}
         self.steps = self.left = engine.steps(frame)
         self.seconds = 0.0
@@ -137,6 +137,7 @@ class Engine:
         lanes: The number of frames of different streams that run at the same time.
         in_flight: Whether these are in flight on the whole device, as on a GPU, not each on its share of it.
         slices: The greatest number of slices in which a key frame is computed if it overlaps with other frames.
+        frames: Keeps frames that a decoder leaves in the GPU's memory, or None if frames must be arrays.
     """
 
     def __init__(
@@ -208,6 +209,7 @@ class Engine:
         self._max_sizes = max_sizes
         self._sizes_in_use = sizes_in_use
         self._last_used: dict[tuple[int, int], float] = {}  # when each size was used last, in monotonic seconds
+        self.frames = self.backend.frames
         self.lanes = lanes
         self.in_flight = self.backend.in_flight
         self.slices = slices if self.backend.name in ON_CPU else 1
@@ -249,11 +251,11 @@ class Engine:
         with self._lock:
             self._last_used = dict.fromkeys(self._last_used, -math.inf)
 
-    def key(self, frame: NDArray[np.uint8], lane: int | None = None) -> tuple[FrameResult, KeyState]:
+    def key(self, frame: Frame, lane: int | None = None) -> tuple[FrameResult, KeyState]:
         """Run the feature network and the head on a key frame (Algorithm 1, lines 8-9).
 
         Args:
-            frame: The frame, uint8 (H, W, 3), RGB, of any size.
+            frame: The frame, uint8 (H, W, 3), RGB, of any size, or one that `frames` keeps.
             lane: Which lane it runs on, from 0, or None for the whole device.
 
         Returns:
@@ -266,13 +268,14 @@ class Engine:
         started = time.perf_counter()
         placement = place(frame.shape[0], frame.shape[1], self.bundle.manifest.image)
         programs = self._compiled(placement.size).on(lane)
-        picture = resize(frame, placement.rows, placement.columns)
+        images = self._images(frame, placement)
+        inputs = {FRAME: images.input}
         with programs.lock:
-            outputs = programs.run_key({FRAME: self._input(picture, placement)})
+            outputs = programs.run_key(inputs)
             result = self._key_result(programs, outputs, placement, frame, started)
-        return result, self._state(programs, outputs, placement, picture, result)
+        return result, self._state(programs, outputs, placement, images, result)
 
-    def steps(self, frame: NDArray[np.uint8]) -> int:
+    def steps(self, frame: Frame) -> int:
         """Return the number of steps in which the state of a key frame can be computed without its result.
 
         Args:
@@ -282,7 +285,7 @@ class Engine:
         return self._compiled(placement.size).whole.steps
 
     def step(
-        self, frame: NDArray[np.uint8], number: int, tensors: Mapping[str, Tensor], lane: int | None
+        self, frame: Frame, number: int, tensors: Mapping[str, Tensor], lane: int | None
     ) -> dict[str, Tensor] | KeyState:
         """Run a step of computing a key frame's state. See `KeyPass`, which runs them in order.
 
@@ -303,19 +306,18 @@ class Engine:
         placement = place(frame.shape[0], frame.shape[1], self.bundle.manifest.image)
         programs = self._compiled(placement.size).on(lane)
         if number == 0:
-            tensors = {FRAME: self._input(resize(frame, placement.rows, placement.columns), placement)}
+            tensors = {FRAME: self._images(frame, placement).input}
         with programs.lock:
             outputs = programs.key[number].run(tensors)
             if number < programs.steps - 1:
                 return outputs
             copied = not programs.propagate
             result = self._key_result(programs, outputs, placement, frame, started) if copied else None
-        picture = resize(frame, placement.rows, placement.columns)
-        return self._state(programs, outputs, placement, picture, result)
+        return self._state(programs, outputs, placement, self._images(frame, placement), result)
 
     def propagate(
         self,
-        frame: NDArray[np.uint8],
+        frame: Frame,
         key: KeyState,
         vectors: Sequence[MotionVectors | None] = (),
         lane: int | None = None,
@@ -347,13 +349,13 @@ class Engine:
         placement = key.placement
         programs = self._compiled(placement.size).on(lane)
         assert programs.propagate is not None
-        picture = resize(frame, placement.rows, placement.columns)
-        small = self._downscale(placement.cover(picture, self._stride))
+        images = self._images(frame, placement)
+        small = images.small
         assert key.small is not None
         inputs: dict[str, Tensor] = {**key.features}
         pair: dict[str, Tensor] = {}
         if programs.motion or self._takes_images:
-            pair = {CURRENT: self._seen(picture, small, placement), KEY: key.small}
+            pair = {CURRENT: images.seen, KEY: key.small}
         checked: CheckedFlow | None = None
         if programs.motion:
             with programs.lock:
@@ -395,7 +397,7 @@ class Engine:
         programs: Programs,
         outputs: dict[str, Tensor],
         placement: Placement,
-        frame: NDArray[np.uint8],
+        frame: Frame,
         started: float,
     ) -> FrameResult:
         """Return the result of a key frame."""
@@ -407,7 +409,7 @@ class Engine:
         programs: Programs,
         outputs: Mapping[str, Tensor],
         placement: Placement,
-        picture: NDArray[np.uint8],
+        images: FrameImages,
         result: FrameResult | None,
     ) -> KeyState:
         """Return the state of a key frame. The result may be left out unless features are copied."""
@@ -417,10 +419,9 @@ class Engine:
         manifest = self.bundle.manifest
         names = [*(f.name for f in manifest.features), *(h.name for h in manifest.held)]
         moved = {name: outputs[name] for name in names}
-        small = self._downscale(placement.cover(picture, self._stride))
-        check = FlowCheck(small, self._pixels_per_cell) if self._checks else None
-        tracker = self._open_tracker(programs, small, placement)
-        return KeyState(placement, moved, self._seen(picture, small, placement), tracker, check)
+        check = FlowCheck(images.small, self._pixels_per_cell) if self._checks else None
+        tracker = self._open_tracker(programs, images.small, placement)
+        return KeyState(placement, moved, images.seen, tracker, check)
 
     def _open_tracker(self, programs: Programs, small: NDArray[np.uint8], placement: Placement) -> MotionTracker | None:
         """Return the tracker of the motion since a key frame, or None if the propagate graph needs none."""
@@ -476,9 +477,10 @@ class Engine:
             height=placement.rows / factor,
         )
 
-    def _input(self, picture: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
-        """Return the networks' input."""
-        return placement.pad(picture, self.bundle.manifest.image.pad)[np.newaxis]
+    def _images(self, frame: Frame, placement: Placement) -> FrameImages:
+        """Return what networks and motion estimation see of a frame."""
+        manifest = self.bundle.manifest
+        return images_of(frame, Preparation(placement, manifest.image.pad, manifest.flow.downscale, self._stride))
 
     def _kept_features(
         self, outputs: Mapping[str, Tensor], placement: Placement
@@ -490,20 +492,6 @@ class Engine:
             np.array(np.asarray(outputs[kept(f.name)])[0][:, *placement.cells(f.stride)])
             for f in self.bundle.manifest.features
         )
-
-    def _seen(self, picture: NDArray[np.uint8], small: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
-        """Return what the flow network sees of a frame: the networks' input at its size, with the padding."""
-        if placement.is_padded:
-            small = self._downscale(placement.pad(picture, self.bundle.manifest.image.pad))
-        return small[np.newaxis]
-
-    def _downscale(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the image averaged over blocks of `downscale` pixels; blocks at the border may be smaller."""
-        factor = self.bundle.manifest.flow.downscale
-        height, width = image.shape[:2]
-        padded = cv2.copyMakeBorder(image, 0, -height % factor, 0, -width % factor, cv2.BORDER_REPLICATE)
-        size = (padded.shape[1] // factor, padded.shape[0] // factor)
-        return np.asarray(cv2.resize(padded, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -551,7 +539,7 @@ class Engine:
         graphs = fuse_all(self._graphs, height, width, self._named, style)
 
         def postprocessor() -> Postprocessor:
-            return open_postprocessor(self.bundle.manifest, height, width, style.host_labels)
+            return open_postprocessor(self.bundle.manifest, height, width, style)
 
         return compile_graphs(self.backend, graphs, postprocessor, self.lanes, self.slices)
 
@@ -560,7 +548,7 @@ def _postprocess(
     postprocessor: Postprocessor,
     outputs: dict[str, Tensor],
     placement: Placement,
-    frame: NDArray[np.uint8],
+    frame: Frame,
     kind: FrameKind,
     started: float,
 ) -> FrameResult:
@@ -571,9 +559,7 @@ def _postprocess(
     return _result(kind, frame, output, inferred - started, time.perf_counter() - inferred)
 
 
-def _result(
-    kind: FrameKind, frame: NDArray[np.uint8], output: Output, inference: float, postprocess: float
-) -> FrameResult:
+def _result(kind: FrameKind, frame: Frame, output: Output, inference: float, postprocess: float) -> FrameResult:
     """Return a result without the frame's position in its stream."""
     height, width = frame.shape[:2]
     return FrameResult(0, kind, 0, height, width, output, inference, postprocess)

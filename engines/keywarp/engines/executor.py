@@ -9,9 +9,7 @@ from functools import partial
 from threading import Lock
 from weakref import WeakKeyDictionary
 
-import numpy as np
-from numpy.typing import NDArray
-
+from keywarp.engines.frames import Frame
 from keywarp.engines.motion import MotionVectors
 from keywarp.engines.result import FrameResult
 from keywarp.engines.session import StreamSession
@@ -106,7 +104,7 @@ class Executor:
     def submit(
         self,
         session: StreamSession,
-        frame: NDArray[np.uint8],
+        frame: Frame,
         index: int | None = None,
         skipped: int = 0,
         vectors: Sequence[MotionVectors | None] = (),

@@ -24,8 +24,9 @@ The key frame's feature maps go from one graph to another as (h w, c) where the 
 Frames are passed in as bytes. The graphs contain the part of the task's last step that every runtime supports. For
 segmentation the result is labels as bytes, after bilinear up-sampling and argmax; or the scores, where the host does
 that faster than the runtime (`keywarp.engines.labels`). For dense maps it is the head's values as they are. For
-detection it is the head's outputs, in which `keywarp.engines.detection` finds the boxes outside of the graph. Height
-and width are static, since runtimes compile faster code for static shapes.
+detection it is the head's outputs, in which `keywarp.engines.detection` finds the boxes outside of the graph. Where the
+backend has kernels for the last step, that is a node of the graph (`keywarp.engines.last_step`). Height and width are
+static, since runtimes compile faster code for static shapes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,10 +40,11 @@ from onnx import TensorProto, compose, helper, numpy_helper
 
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.errors import BundleError
-from keywarp.engines.manifest import map_names
+from keywarp.engines.last_step import DOMAIN, OBJECTS, ROW, has_last_step, last_step_node
+from keywarp.engines.manifest import RegionDetection, map_names
 from keywarp.engines.motion import MotionSource
 from keywarp.engines.passes import apply_passes
-from keywarp.engines.signatures import DETECTION_RANKS, VALUES
+from keywarp.engines.signatures import DETECTION_RANKS, VALUES, head_outputs
 
 FRAME = "frame"  # uint8 (1, H, W, 3), RGB, at the network's input size
 FLOW = "flow"  # float (1, 2, h, w), (dx, dy) in cells of the finest map
@@ -58,6 +60,7 @@ class GraphStyle:
     keep_features: bool = False  # whether the features go to the host as well, named as `kept` says
     channels_last: bool = False  # whether feature maps go from graph to graph as (h w, c) instead of (1, c, h, w)
     host_labels: bool = False  # whether a segmentation's result is its scores, of which the host makes labels
+    last_step: bool = False  # whether the backend has kernels for the last step, see `keywarp.engines.last_step`
     inner_type: int = TensorProto.FLOAT  # of ONNX, in which floats go from slice to slice: that of the arithmetic
 
 
@@ -377,6 +380,9 @@ class _Draft:
             for name, shape in self.feature_shapes.items():
                 self.output(kept(name), features[name], TensorProto.FLOAT, shape)
         head = self.splice("head", **{name: features[name] for name in (*self.feature_shapes, *self.held_shapes)})
+        if self.style.last_step and has_last_step(manifest):
+            self.last_step(head)
+            return
         if manifest.task == "segmentation" and self.style.host_labels and manifest.scores_stride > 1:
             self.output(SCORES, head["scores"], TensorProto.FLOAT, [1, None, None, None])
             return
@@ -389,6 +395,19 @@ class _Draft:
             return
         for name, source in head.items():
             self.output(name, source, TensorProto.FLOAT, [None] * DETECTION_RANKS[name])
+
+    def last_step(self, head: dict[str, str]) -> None:
+        """Add the last step as a node of our own, which the backend runs itself."""
+        manifest = self.bundle.manifest
+        name, dtype, shape = LABELS, TensorProto.UINT8, [1, self.height, self.width]
+        if isinstance(manifest.detection, RegionDetection):
+            name, dtype, shape = OBJECTS, TensorProto.FLOAT, [1, 1 + manifest.detection.limit, ROW]
+        names = head_outputs(manifest)
+        if missing := [output for output in names if output not in head]:
+            raise BundleError(f"head.onnx should give {missing[0]}, but it gives {', '.join(head)}")
+        inputs = [head[output] for output in names]
+        self.nodes.append(last_step_node(manifest, self.height, self.width, inputs, name))
+        self.outputs.append(helper.make_tensor_value_info(name, dtype, shape))
 
     def label(self, scores: str) -> str:
         """Add the class ids at the input's size, from scores at the features' stride (section 4).
@@ -405,8 +424,10 @@ class _Draft:
 
     def finish(self, name: str) -> onnx.ModelProto:
         graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, self.initializers, value_info=self.known)
-        opset = helper.make_opsetid("", self.bundle.manifest.opset)
-        model = helper.make_model(graph, opset_imports=[opset], ir_version=8, producer_name="keywarp")
+        opsets = [helper.make_opsetid("", self.bundle.manifest.opset)]
+        if any(node.domain == DOMAIN for node in self.nodes):
+            opsets.append(helper.make_opsetid(DOMAIN, 1))
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name="keywarp")
         try:
             onnx.checker.check_model(model)
         except onnx.checker.ValidationError as error:

@@ -25,7 +25,7 @@ class Labeller:
             stride: The stride of the scores in pixels.
         """
         self.cells = -(-height // stride), -(-width // stride)
-        self._rows, self._columns = _Axis(height, stride), _Axis(width, stride)
+        self._rows, self._columns = Axis(height, stride), Axis(width, stride)
         self.label(np.zeros((2, *self.cells), np.float32))
 
     def label(self, scores: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -42,15 +42,28 @@ class Labeller:
         return _label(by_cell, rows.starts, rows.shares, columns.starts, columns.shares)
 
 
-class _Axis:
-    """Where pixels lie between cells along one axis. Centres of pixels and cells are at half of their size."""
+class Axis:
+    """Where pixels lie between cells along one axis. Centres of pixels and cells are at half of their size.
+
+    Attributes:
+        before: The cell before each pixel, or the cell itself.
+        starts: The first pixel that isn't before each cell, and the number of pixels.
+        shares: The share of the next cell in each pixel.
+    """
 
     def __init__(self, pixels: int, stride: int) -> None:
+        """Compute it.
+
+        Args:
+            pixels: The side of the networks' input in pixels.
+            stride: The stride of the scores in pixels.
+        """
         cells = -(-pixels // stride)
         position = np.clip((np.arange(pixels) + 0.5) / stride - 0.5, 0, cells - 1)
         before = np.floor(position)
-        self.starts = np.searchsorted(before, np.arange(cells + 1))  # the first pixel that isn't before each cell
-        self.shares = (position - before).astype(np.float32)  # of the next cell in each pixel
+        self.before = before.astype(np.int32)
+        self.starts = np.searchsorted(before, np.arange(cells + 1))
+        self.shares = (position - before).astype(np.float32)
 
 
 @jit

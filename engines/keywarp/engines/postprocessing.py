@@ -1,6 +1,6 @@
 """Turn the outputs of a fused graph into a result."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.engines.errors import BundleError
-from keywarp.engines.fusion import LABELS, SCORES
+from keywarp.engines.fusion import LABELS, PLAIN, SCORES, GraphStyle
+from keywarp.engines.last_step import ObjectReader, has_last_step
 from keywarp.engines.manifest import Manifest, RegionDetection
 from keywarp.engines.placement import Placement
 from keywarp.engines.result import DenseMap, Detections, LabelMap, Output
@@ -33,21 +34,21 @@ class Postprocessor(Protocol):
         ...
 
 
-def open_postprocessor(manifest: Manifest, height: int, width: int, host_labels: bool = False) -> Postprocessor:
+def open_postprocessor(manifest: Manifest, height: int, width: int, style: GraphStyle = PLAIN) -> Postprocessor:
     """Return the postprocessor for a bundle's task.
 
     Args:
         manifest: The bundle's manifest.
         height: The height of the networks' input in pixels.
         width: The width of the networks' input in pixels.
-        host_labels: See `keywarp.engines.fusion.GraphStyle`.
+        style: How the graphs were fused.
     """
-    postprocessors: dict[str, Callable[[Manifest, int, int], Postprocessor]] = {
-        "detection": DetectionPostprocessor,
-        "segmentation": ScorePostprocessor if host_labels and manifest.scores_stride > 1 else LabelPostprocessor,
-        "dense": DensePostprocessor,
-    }
-    return postprocessors[manifest.task](manifest, height, width)
+    if manifest.task == "dense":
+        return DensePostprocessor(manifest, height, width)
+    if manifest.task == "detection":
+        return DetectionPostprocessor(_open_detector(manifest, height, width, style))
+    from_scores = style.host_labels and not style.last_step and manifest.scores_stride > 1
+    return (ScorePostprocessor if from_scores else LabelPostprocessor)(manifest, height, width)
 
 
 class LabelPostprocessor:
@@ -133,20 +134,38 @@ class DensePostprocessor:
         return DenseMap(covering)
 
 
+class Detector(Protocol):
+    """Finds objects in a graph's outputs."""
+
+    def detect(self, outputs: Mapping[str, NDArray[Any]]) -> Detections:
+        """Return the objects, with boxes in pixels of the networks' input.
+
+        Raises:
+            BundleError: If the outputs don't fit the manifest.
+        """
+        ...
+
+
+def _open_detector(manifest: Manifest, height: int, width: int, style: GraphStyle) -> Detector:
+    # Imported here, because numba, which compiles the detectors, takes a while to import.
+    from keywarp.engines.detection import DenseDetector, RegionDetector
+
+    settings, classes = manifest.detection, len(manifest.classes)
+    assert settings is not None  # ensured by the manifest's validation
+    if not isinstance(settings, RegionDetection):
+        return DenseDetector(settings, classes, height, width)
+    return (
+        ObjectReader()
+        if style.last_step and has_last_step(manifest)
+        else RegionDetector(settings, classes, height, width)
+    )
+
+
 class DetectionPostprocessor:
     """Finds boxes and converts them to pixels of the frame."""
 
-    def __init__(self, manifest: Manifest, height: int, width: int) -> None:
-        # Imported here, because numba, which compiles the detectors, takes a while to import.
-        from keywarp.engines.detection import DenseDetector, RegionDetector
-
-        assert manifest.detection is not None  # ensured by the manifest's validation
-        classes = len(manifest.classes)
-        self._detector: DenseDetector | RegionDetector = (
-            RegionDetector(manifest.detection, classes, height, width)
-            if isinstance(manifest.detection, RegionDetection)
-            else DenseDetector(manifest.detection, classes, height, width)
-        )
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
 
     def run(self, outputs: Mapping[str, NDArray[Any]], placement: Placement, height: int, width: int) -> Detections:
         """See `Postprocessor.run`."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from keywarp.engines.engine import Engine, KeyPass, KeyState
 from keywarp.engines.errors import EngineError, FrameOrderError
+from keywarp.engines.frames import DeviceFrame, Frame
 from keywarp.engines.motion import MotionTracker, MotionVectors
 from keywarp.engines.preparation import check_frame
 from keywarp.engines.result import FrameResult, KeyReason
@@ -18,6 +18,7 @@ from keywarp.engines.schedule import FixedInterval, KeySchedule
 from keywarp.engines.stream_clock import StreamClock
 
 AGE_DECIMALS: Final = 6  # of a key age in seconds, so that sums of timestamps don't exceed a limit that they equal
+_UNSEEN: Final = np.zeros((1, 1, 3), np.uint8)
 log = logging.getLogger(__name__)
 
 
@@ -107,6 +108,8 @@ class StreamSession:
         self.schedule = schedule or FixedInterval(engine.bundle.manifest.key_interval)
         self.max_age = max_age
         self._stream_schedule = self.schedule.for_stream()
+        # A fixed interval never looks at frames, which may thus stay on the device.
+        self._looks = not isinstance(self.schedule, FixedInterval)
         self._clock = StreamClock()
         self._key: _KeyFrame | None = None
         self._upcoming: _UpcomingKey | None = None
@@ -137,7 +140,7 @@ class StreamSession:
 
     def process(
         self,
-        frame: NDArray[np.uint8],
+        frame: Frame,
         index: int | None = None,
         skipped: int = 0,
         vectors: Sequence[MotionVectors | None] = (),
@@ -154,7 +157,7 @@ class StreamSession:
         propagated nevertheless, and is a key frame for those after it.
 
         Args:
-            frame: The frame, uint8 (H, W, 3), RGB.
+            frame: The frame, uint8 (H, W, 3), RGB, or one that `Engine.frames` keeps on the device.
             index: The frame's position in the stream, or None if it follows the last frame and the skipped ones.
             skipped: The number of frames right before it that were dropped on purpose. They are no gap, and the key
                 schedule doesn't count them.
@@ -171,7 +174,8 @@ class StreamSession:
             EngineError: If the device or the motion source failed, or the bundle's graphs don't fit together. The next
                 frame becomes a key frame.
         """
-        check_frame(frame)
+        if not isinstance(frame, DeviceFrame):
+            check_frame(frame)
         following = self._last + 1 + skipped
         index = following if index is None else index
         if index <= self._last:
@@ -180,7 +184,7 @@ class StreamSession:
         forced = self._forced(frame, now, gap=gap or index > following)
         key, upcoming = self._key, self._upcoming
         self._key = self._upcoming = None  # they stay None if this frame fails
-        decision = self._stream_schedule.decide(frame, forced)
+        decision = self._stream_schedule.decide(np.asarray(frame) if self._looks else _UNSEEN, forced)
         reason = forced or decision.reason
         blocks = bool(forced) or reason is KeyReason.CUT or not self.overlap
         overlapped = 0.0
@@ -227,7 +231,7 @@ class StreamSession:
         """Free the key frame's features."""
         self.interrupt()
 
-    def _forced(self, frame: NDArray[np.uint8], now: float, *, gap: bool) -> KeyReason | None:
+    def _forced(self, frame: Frame, now: float, *, gap: bool) -> KeyReason | None:
         """Return the reason why nothing may be propagated to this frame, or None."""
         if self._last < 0:
             return KeyReason.START

@@ -30,7 +30,7 @@ class CapturingBackend:
     def __init__(self, backend: Backend, manifest: Manifest) -> None:
         self._backend = backend
         self.reason = backend.reason
-        self.style = backend.style
+        self.style, self.frames = backend.style, backend.frames
         self.in_flight = backend.in_flight
         graphs = [graph for graph in QUANTIZABLE if graph in manifest.files]
         self._inputs = {graph: graph_signature(manifest, graph)[0] for graph in graphs}

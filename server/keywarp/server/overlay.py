@@ -9,6 +9,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from keywarp.engines import DenseMap, Detections, FrameKind, FrameResult
+from keywarp.engines.frames import Frame
 from keywarp.engines.manifest import ManifestClass
 from keywarp.engines.masks import InstanceMasks
 from keywarp.engines.result import NO_TRACK
@@ -29,7 +30,7 @@ Color = tuple[int, int, int]
 
 
 def draw(
-    pixels: NDArray[np.uint8],
+    frame: Frame,
     found: FrameResult,
     classes: Sequence[ManifestClass],
     width: int,
@@ -40,13 +41,13 @@ def draw(
 
     The arguments are those of `paint`.
     """
-    picture = paint(pixels, found, classes, width, background, rules)
+    picture = paint(frame, found, classes, width, background, rules)
     jpeg: bytes = simplejpeg.encode_jpeg(picture, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420")
     return jpeg
 
 
 def paint(
-    pixels: NDArray[np.uint8],
+    frame: Frame,
     found: FrameResult,
     classes: Sequence[ManifestClass],
     width: int,
@@ -60,7 +61,7 @@ def paint(
     or the key age.
 
     Args:
-        pixels: The frame, RGB (H, W, 3).
+        frame: The frame, RGB (H, W, 3). One on the GPU comes to the host.
         found: The frame's result.
         classes: The model's classes, indexed by class id.
         width: The greatest width of the picture in pixels.
@@ -70,6 +71,7 @@ def paint(
     Returns:
         The picture, RGB.
     """
+    pixels = np.asarray(frame)
     scale = min(1.0, width / pixels.shape[1])
     size = round(pixels.shape[1] * scale), max(1, round(pixels.shape[0] * scale))
     resized = pixels.copy() if scale == 1.0 else cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)

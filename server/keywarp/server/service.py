@@ -144,6 +144,7 @@ class Service:
             self.settings.max_pixels,
             self.nvdec,
             self.hwaccel,
+            stream.engine.frames if self.nvdec else None,
             vectors=stream.engine.takes_vectors,
             upright=stream.upright,
             video=stream.video,

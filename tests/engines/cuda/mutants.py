@@ -90,8 +90,9 @@ DETECTION_MUTANTS = (
     _mutant("equal overlaps removed", "intersection) > iou", "intersection) >= iou"),
     _mutant("classes compete", "groups == nullptr || groups[other] == groups[n]", "true"),
     _mutant("only neighbours compared", "const int other = word * 64 + bit;", "const int other = word * 63 + bit;"),
-    _mutant("removed ones remove", "if (gone[n / 64] >> (n % 64) & 1 ||", "if ("),
-    _mutant("empty ones stay", "|| is_empty(boxes[n])) continue", "|| boxes == nullptr) continue"),
+    _mutant("removed ones remove", "gone[n / 64] >> (n % 64) & 1) ++n", "false) ++n"),
+    _mutant("one left out after 64 that are gone", "(n | 63) + 1;", "(n | 63) + 2;"),
+    _mutant("empty ones stay", "if (is_empty(boxes[n])) continue;", ""),
     _mutant("one more than the limit", "stay < limit", "stay <= limit"),
     _mutant("rounds down", "+ 0.5))", "))"),
     _mutant("empty regions have no cell", "last - first > 1 ? last - first : 1", "last - first"),
@@ -100,4 +101,63 @@ DETECTION_MUTANTS = (
     _mutant("one map for all bins", "* bins * bins + bin) * channels", "* bins * bins) * channels"),
     _mutant("empty bins not counted", "votes / (bins * bins)", "votes / bins"),
     _mutant("sum in place of the mean", "sum / static_cast<float>(cells)", "sum"),
+)
+
+# The same for `labels.cu`.
+LABEL_MUTANTS = (
+    _mutant(
+        "the last of equal classes",
+        "if (score > best) {\n      best = score;\n      label = c;",
+        "if (score >= best) {\n      best = score;\n      label = c;",
+    ),
+    _mutant(
+        "first class of a cell left out",
+        "float best = own[0];",
+        "float best = -3e38f;",
+        "int label = 0;",
+        "int label = 1;",
+    ),
+    _mutant("one image's scores for the whole batch", "scores += blockIdx.z * classes * cells;", ""),
+    _mutant("one image's cells for the whole batch", "highest += blockIdx.z * cells;", ""),
+    _mutant("neighbours below forgotten", "row + 1 < rows ? row + 1 : rows - 1", "row"),
+    _mutant("three of four cells compared", " &&\n                    label == highest[below * columns + after]", ""),
+    _mutant("rows and columns swapped", "interpolated(at, down, right)", "interpolated(at, right, down)"),
+    _mutant(
+        "candidates that reach most, not least",
+        "sure = keywarp::greater(sure, keywarp::lesser(keywarp::lesser",
+        "sure = keywarp::greater(sure, keywarp::greater(keywarp::greater",
+    ),
+    _mutant("last pixels left out", "if (x >= width) return;", "if (x >= width - 1) return;"),
+    _mutant(
+        "all classes of the first one's plane",
+        "scores + c * cells, row, below, column, after, columns);\n      const float most",
+        "scores, row, below, column, after, columns);\n      const float most",
+    ),
+)
+
+# The same for `images.cu`.
+IMAGE_MUTANTS = (
+    _mutant(
+        "rows and columns swapped", "across.first_weight + above[after + c]", "down.first_weight + above[after + c]"
+    ),
+    _mutant("the row below forgotten", "lower * down.second_weight", "(0 * lower + upper) * down.second_weight"),
+    _mutant("rounds down", "(sum + 2) >> 2", "sum >> 2"),
+    _mutant(
+        "too precise",
+        "across.second_weight) >> 4;\n    const int lower",
+        "across.second_weight) >> 4 << 0 | 1;\n    const int lower",
+    ),
+    _mutant("halves rounded down", "below[after + c] + 2) >> 2", "below[after + c]) >> 2"),
+    _mutant("exact halves interpolated", "if (halved) {", "if (false && halved) {"),
+    _mutant("blue in place of red", "above[before + c] * across", "above[before + 2 - c] * across"),
+    _mutant("the last row padded", "row >= picture_rows ||", "row >= picture_rows - 1 ||"),
+    _mutant("padded at the left border", "column < 0 ||", "column < 1 ||"),
+    _mutant(
+        "padding not the given one", "static_cast<unsigned char>(padding)", "static_cast<unsigned char>(padding + 1)"
+    ),
+    _mutant("another border repeated", "value < first ? first :", "value < first ? first + 1 :"),
+    _mutant("blocks overlap", "first_row + y * factor + i", "first_row + y * (factor - 1) + i"),
+    _mutant("begins in the first row", "first_row + y", "0 * first_row + y"),
+    _mutant("four pixels rounded to even", "factor == 2 ?", "factor == -2 ?"),
+    _mutant("means round down", "rintf(", "floorf("),
 )

@@ -8,6 +8,7 @@
 #define __device__
 #define __host__
 #define __launch_bounds__(threads)
+#define __shared__ static  // kernels that use it have one block
 
 struct Place {
   unsigned x = 0, y = 0, z = 0;

@@ -27,6 +27,7 @@ class FakeDriver:
     """See `keywarp.engines.backends.tensorrt.driver.Driver`."""
 
     index: int = 0
+    context: int = 0x1000
     capacity: int = 2**40  # bytes
     blocks: dict[int, NDArray[np.uint8]] = field(default_factory=dict)  # device memory by address
     pinned: dict[int, NDArray[np.uint8]] = field(default_factory=dict)

@@ -31,6 +31,7 @@ class HostBackend:
 
     name, device, reason = "tensorrt", "a fake GPU", "a test"
     style = GraphStyle()
+    frames = None
     in_flight = True
 
     def __init__(self, driver: FakeDriver, precision: str, *, replays: bool = False) -> None:

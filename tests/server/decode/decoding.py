@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from keywarp.protocol import FrameHeader
 from keywarp.server.decode.frames import Decoded, DecodedFrame, Decoder
 from keywarp.server.errors import FrameRefusedError
@@ -36,5 +38,6 @@ def _without_notes(items: Iterator[Decoded], notes: list[str] | None) -> Iterato
 def grey(frame: Decoded) -> int:
     """Read the frame's number from its grey value."""
     assert isinstance(frame, DecodedFrame)
-    assert frame.pixels.flags.c_contiguous
-    return round((float(frame.pixels.mean()) - 16) / 4)
+    pixels = np.asarray(frame.pixels)
+    assert pixels.flags.c_contiguous
+    return round((float(pixels.mean()) - 16) / 4)

@@ -17,6 +17,8 @@ import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
+from tests.engines.tensorrt.fake_driver import FakeDriver
+
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
 
@@ -60,9 +62,14 @@ class PacketData:
 
 
 class DecodedFrame:
-    def __init__(self, memory: NDArray[np.uint8], pts: int) -> None:
+    def __init__(self, memory: NDArray[np.uint8], pts: int, address: int) -> None:
         self._memory = memory
         self._pts = pts
+        self._address = address
+
+    @property
+    def strides(self) -> list[int]:
+        return list(self._memory.strides)
 
     @property
     def shape(self) -> list[int]:
@@ -73,7 +80,7 @@ class DecodedFrame:
 
     def GetPtrToPlane(self, plane: int) -> int:  # noqa: N802
         assert plane == 0
-        return self._memory.ctypes.data
+        return self._address
 
     def getPTS(self) -> int:  # noqa: N802
         return self._pts
@@ -86,6 +93,8 @@ class FakeNvDecoder:
     module: "FakePyNvVideoCodec"
     codec: Codec
     latency: Latency
+    driver: FakeDriver | None = None  # of the device whose memory frames are in; None for the host's
+    stream: int = 0
     calls: int = 0
     size: tuple[int, int] = (0, 0)
     memory: list[NDArray[np.uint8]] = field(default_factory=list)
@@ -120,11 +129,18 @@ class FakeNvDecoder:
             raise PyNvVCException("Reconfigure Not supported when width/height > maxwidth/maxheight")
         width, height = self.size
         pixels = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
-        memory = np.zeros((height, width + width % 2, 3), np.uint8)
-        memory[:, :width] = pixels
+        shape = height, width + width % 2, 3
+        memory = np.zeros(shape, np.uint8)
+        address = memory.ctypes.data
+        if self.driver:
+            address = self.driver.allocate(memory.size)
+            memory = self.driver.memory(address, memory.size).reshape(shape)
+            self.driver.streams[self.stream].append(lambda: memory.__setitem__((slice(None), slice(width)), pixels))
+        else:
+            memory[:, :width] = pixels
         self.memory.append(memory)
         assert frame.pts is not None
-        return DecodedFrame(memory, frame.pts)
+        return DecodedFrame(memory, frame.pts, address)
 
 
 class FakePyNvVideoCodec(ModuleType):
@@ -143,6 +159,7 @@ class FakePyNvVideoCodec(ModuleType):
         self.supported = {*Codec}
         self.failing: list[Exception | None] = []  # errors for the next calls of all decoders
         self.decoders: list[FakeNvDecoder] = []
+        self.driver: FakeDriver | None = None  # of the device that frames stay on
 
     def GetDecoderCaps(self, *, gpuid: int, codec: Codec) -> dict[str, int]:  # noqa: N802
         assert gpuid == 0
@@ -156,8 +173,12 @@ class FakePyNvVideoCodec(ModuleType):
         usedevicememory: bool,
         outputColorType: Color,  # noqa: N803
         latency: Latency,
+        cudacontext: int = 0,
+        cudastream: int = 0,
     ) -> Any:
-        assert (gpuid, usedevicememory, outputColorType) == (0, False, Color.RGB)
-        decoder = FakeNvDecoder(self, codec, latency)
+        assert (gpuid, outputColorType) == (0, Color.RGB)
+        driver = self.driver if usedevicememory else None
+        assert cudacontext == (driver.context if driver else 0)
+        decoder = FakeNvDecoder(self, codec, latency, driver, cudastream)
         self.decoders.append(decoder)
         return decoder

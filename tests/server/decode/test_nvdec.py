@@ -13,6 +13,10 @@ import numpy as np
 import pytest
 from av.codec.context import Flags
 
+from keywarp.engines.backends.tensorrt import device_kernels
+from keywarp.engines.backends.tensorrt.device_frames import DeviceFrames, KeptFrame
+from keywarp.engines.backends.tensorrt.device_memory import DeviceMemory
+from keywarp.engines.frames import DeviceFrame
 from keywarp.protocol import Container, Hello, PacketCodec, Result
 from keywarp.server.decode.containers import ContainerDecoder
 from keywarp.server.decode.frames import Decoded, DecodedFrame
@@ -22,7 +26,9 @@ from keywarp.server.decode.video import VideoDecoder, VideoOptions
 from keywarp.server.errors import BadVideoError, DecoderError, FrameRefusedError
 from keywarp.server.process import Server
 from keywarp.server.settings import Settings
+from keywarp.server.streams.hiding import Hidden
 from keywarp.videos import MAX_FAILED_UNITS, left_out_note
+from tests.engines.cuda.kernel_shim import KernelDriver, Library
 from tests.server.conftest import Starter, eventually
 from tests.server.decode.decoding import LIMIT, decode, decode_all, grey
 from tests.server.decode.fake_nvdec import (
@@ -55,7 +61,7 @@ def same(ours: Sequence[Decoded], theirs: Sequence[Decoded]) -> bool:
         and isinstance(b, DecodedFrame)
         and (a.id, a.timestamp) == (b.id, b.timestamp)
         and np.array_equal(a.pixels, b.pixels)
-        and a.pixels.flags.c_contiguous
+        and np.asarray(a.pixels).flags.c_contiguous
         for a, b in zip(ours, theirs, strict=True)
     )
 
@@ -357,4 +363,56 @@ def test_frames_of_the_gpu_are_turned_upright_like_those_of_the_processor(nvdec:
 def test_what_an_edit_list_hides_is_no_frame_of_the_gpu_either(nvdec: Nvdec) -> None:
     edited = films.copied(films.film(gop=50), "mp4", 8)
     frames = decode_all(ContainerDecoder("mp4", VideoOptions(LIMIT, nvdec)), [edited])
-    assert [films.number_of(f.pixels) for f in frames if isinstance(f, DecodedFrame)] == list(range(8, 24))
+    assert [films.number_of(np.asarray(f.pixels)) for f in frames if isinstance(f, DecodedFrame)] == list(range(8, 24))
+
+
+@pytest.fixture
+def store(fake: FakePyNvVideoCodec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DeviceFrames:
+    """A store of frames on a fake device, to which the fake decoder writes."""
+    monkeypatch.setattr(device_kernels, "compile_kernels", lambda *_: b"")
+    driver = fake.driver = KernelDriver(Library(tmp_path, "images"))
+    return DeviceFrames(driver, DeviceMemory(driver), (8, 6), 0)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_frames_that_stay_on_the_gpu_are_those_of_the_processor(
+    codec: PacketCodec, nvdec: Nvdec, store: DeviceFrames
+) -> None:
+    units = [unit for _, unit in packets(codec, 12)]
+    frames = decode_all(PacketDecoder(codec, VideoOptions(LIMIT, nvdec, store)), units)
+    assert all(isinstance(frame, DecodedFrame) and isinstance(frame.pixels, DeviceFrame) for frame in frames)
+    assert same(frames, decode_all(PacketDecoder(codec, VideoOptions(LIMIT)), units))
+
+
+def test_frames_for_another_gpu_or_that_must_be_turned_come_to_the_host(nvdec: Nvdec, store: DeviceFrames) -> None:
+    units = [unit for _, unit in packets("h264", 6)]
+    turned = decode_all(PacketDecoder("h264", VideoOptions(LIMIT, nvdec, store, orientation=6)), units)
+    assert same(turned, decode_all(PacketDecoder("h264", VideoOptions(LIMIT, orientation=6)), units))
+    store.gpu = 1
+    frames = decode_all(PacketDecoder("h264", VideoOptions(LIMIT, nvdec, store)), units)
+    assert all(isinstance(frame, DecodedFrame) and isinstance(frame.pixels, np.ndarray) for frame in frames)
+    assert same(frames, decode_all(PacketDecoder("h264", VideoOptions(LIMIT)), units))
+
+
+def test_frames_come_to_the_host_from_the_next_key_frame_on_if_the_gpu_is_full(
+    nvdec: Nvdec, fake: FakePyNvVideoCodec, store: DeviceFrames, caplog: pytest.LogCaptureFixture
+) -> None:
+    units = [unit for _, unit in encode(moving(20), "h264", {**NO_DELAY, "g": "10"})[1]]
+    assert fake.driver
+    fake.driver.capacity = 7 * moving(1)[0].nbytes // 2  # two frames of the decoder's, and one that is kept
+    frames = decode_all(PacketDecoder("h264", VideoOptions(LIMIT, nvdec, store)), units)
+    assert len(frames) == 20
+    places = [type(frame.pixels) if isinstance(frame, DecodedFrame) else None for frame in frames]
+    assert places == [KeptFrame, *[None] * 9, *[np.ndarray] * 10]
+    fake.driver.synchronize(store.stream)
+    assert "frames stay no longer on the GPU: the GPU is full" in caplog.text
+
+
+def test_regions_of_frames_on_the_gpu_are_hidden_before_anything_sees_them(nvdec: Nvdec, store: DeviceFrames) -> None:
+    units = [unit for _, unit in packets("h264", 2)]
+    [frame, _] = decode_all(PacketDecoder("h264", VideoOptions(LIMIT, nvdec, store)), units)
+    assert isinstance(frame, DecodedFrame)
+    region = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
+    assert not np.asarray(Hidden([region]).cover(frame.pixels)).any()
+    assert np.asarray(frame.pixels).any()
+    assert Hidden([]).cover(frame.pixels) is frame.pixels

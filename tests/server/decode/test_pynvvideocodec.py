@@ -88,7 +88,8 @@ def test_the_fake_has_the_names_of_the_package(driver: Path) -> None:
     assert ask(driver, f"[int(attrgetter(name)(p)) for name in {[*members]}]") == [*members.values()]
     methods = ["PyNvDecoder.Decode", "DecodedFrame.GetPtrToPlane", "DecodedFrame.getPTS"]
     assert ask(driver, f"[callable(attrgetter(name)(p)) for name in {methods}]") == [True] * 3
-    assert ask(driver, "isinstance(p.DecodedFrame.shape, property)")
+    properties = ["DecodedFrame.shape", "DecodedFrame.strides"]
+    assert ask(driver, f"[isinstance(attrgetter(name)(p), property) for name in {properties}]") == [True] * 2
     assert (
         ask(driver, "[issubclass(e, Exception) for e in (p.PyNvVCException, p.PyNvVCExceptionUnsupported)]")
         == [True] * 2
@@ -98,7 +99,8 @@ def test_the_fake_has_the_names_of_the_package(driver: Path) -> None:
 def test_the_fake_takes_the_arguments_of_the_package(driver: Path) -> None:
     create = ask(driver, "next(line for line in p.CreateDecoder.__doc__.splitlines() if line.startswith('1. '))")
     caps = ask(driver, "p.GetDecoderCaps.__doc__.splitlines()[0]")
-    for argument in ("gpuid", "codec", "usedevicememory", "outputColorType", "latency"):
+    taken = ("gpuid", "codec", "cudacontext", "cudastream", "usedevicememory", "outputColorType", "latency")
+    for argument in taken:
         assert f"{argument}: " in create
     assert all(f"{argument}: " in caps for argument in ("gpuid", "codec"))
     assert caps.endswith("-> Dict[str, int]")

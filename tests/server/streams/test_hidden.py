@@ -17,7 +17,7 @@ LEFT = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))
 def test_a_region_is_black_and_the_rest_as_it_was() -> None:
     pixels = np.full((40, 60, 3), 200, np.uint8)
     pixels.flags.writeable = False
-    covered = Hidden([LEFT]).cover(pixels)
+    covered = np.asarray(Hidden([LEFT]).cover(pixels))
     assert (pixels == 200).all()
     assert (covered[:, :30] == 0).all()
     assert (covered[:, 31:] == 200).all()

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import onnx
 from numpy.typing import NDArray
 
 from keywarp.engines.fusion import GraphStyle
+
+if TYPE_CHECKING:
+    from keywarp.engines.frames import FrameStore
 
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 
@@ -58,6 +61,11 @@ class Backend(Protocol):
     @property
     def precision(self) -> str:
         """The precision that the arithmetic actually uses."""
+        ...
+
+    @property
+    def frames(self) -> "FrameStore | None":
+        """What keeps frames that a decoder leaves on the device, or None if frames must be arrays."""
         ...
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> Program:

@@ -21,6 +21,7 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
     reason = "it was requested"
+    frames = None
     in_flight = False
     style = GraphStyle(host_labels=COMPILES)
 

@@ -33,6 +33,7 @@ class OnnxRuntimeGpuBackend:
     """
 
     reason = "it was requested"
+    frames = None
     in_flight = True
     style = GraphStyle()
 

@@ -38,6 +38,7 @@ class OpenVINOBackend:
 
     name = "openvino"
     reason = "it was requested"
+    frames = None
     in_flight = False
     style = GraphStyle(channels_last=True, host_labels=COMPILES)
 

@@ -1,1 +1,1 @@
-"""The warp on an NVIDIA GPU: its CUDA source, the TensorRT plugins, and the parameters of its launch."""
+"""Our kernels for NVIDIA GPUs: their CUDA sources, the TensorRT plugins, and the parameters of the warp's launch."""

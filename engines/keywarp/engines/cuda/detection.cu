@@ -1,4 +1,4 @@
-// The kernels by name, in the order in which `detection.py` launches them.
+// The kernels by name, in the order in which `device_detection.py` launches them.
 #include "detection.cuh"
 
 using keywarp::Bits;
@@ -43,8 +43,9 @@ extern "C" __global__ void keywarp_overlaps(const Box* boxes, const int* groups,
 }
 
 // One thread: the proposals that stay. The others up to `limit` are empty.
-extern "C" __global__ void keywarp_suppress(const Box* boxes, const Bits* removes, Bits* gone, int* kept, Box* regions,
-                                            int count, int words, int limit) {
+extern "C" __global__ void keywarp_suppress(const Box* boxes, const Bits* removes, int* kept, Box* regions, int count,
+                                            int words, int limit) {
+  __shared__ Bits gone[keywarp::kMostWords];
   const int stay = keywarp::survivors(boxes, nullptr, removes, gone, count, words, limit, kept);
   for (int n = 0; n < limit; ++n) regions[n] = n < stay ? boxes[kept[n]] : Box{0.f, 0.f, 0.f, 0.f};
 }
@@ -98,9 +99,10 @@ extern "C" __global__ void keywarp_gather(const Box* boxes, const int* order, Bo
 }
 
 // One thread: the objects that stay, as rows of x1, y1, x2, y2, confidence and class, after a row with their number.
-extern "C" __global__ void keywarp_select(const Box* chosen, const int* groups, const Bits* removes, Bits* gone, int* kept,
+extern "C" __global__ void keywarp_select(const Box* chosen, const int* groups, const Bits* removes, int* kept,
                                           const int* order, const float* scores, float* objects, int count, int words,
                                           int limit, int regions, int classes) {
+  __shared__ Bits gone[keywarp::kMostWords];
   const int stay = keywarp::survivors(chosen, groups, removes, gone, count, words, limit, kept);
   objects[0] = static_cast<float>(stay);
   for (int n = 0; n < stay; ++n) {

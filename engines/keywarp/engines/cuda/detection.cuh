@@ -73,16 +73,23 @@ __device__ inline Bits removed_by(const Box* boxes, const int* groups, int n, in
   return removed;
 }
 
-// One thread for all: keeps the best that no kept one removes. Empty boxes neither stay nor remove.
-__device__ inline int survivors(const Box* boxes, const int* groups, const Bits* removes, Bits* gone, int count, int words,
-                                int limit, int* kept) {
+constexpr int kMostWords = 512;  // of 64 boxes: MOST_BOXES of last_step.py
+
+// One thread for all: keeps the best that no kept one removes. Empty boxes neither stay nor remove. `gone` is shared memory,
+// and only boxes that are left are visited, so that the thread seldom waits.
+__device__ inline int survivors(const Box* __restrict__ boxes, const int* __restrict__ groups,
+                                const Bits* __restrict__ removes, Bits* gone, int count, int words, int limit,
+                                int* __restrict__ kept) {
   for (int word = 0; word < words; ++word) gone[word] = 0;
   int stay = 0;
-  for (int n = 0; n < count && stay < limit; ++n) {
-    if (groups != nullptr && groups[n] < 0) break;  // those that aren't there come last
-    if (gone[n / 64] >> (n % 64) & 1 || is_empty(boxes[n])) continue;
+  for (int n = 0; stay < limit; ++n) {
+    while (n < count && ~gone[n / 64] >> (n % 64) == 0) n = (n | 63) + 1;  // the rest of these 64 is gone
+    while (n < count && gone[n / 64] >> (n % 64) & 1) ++n;
+    if (n >= count || (groups != nullptr && groups[n] < 0)) break;  // those that aren't there come last
+    if (is_empty(boxes[n])) continue;
     kept[stay++] = n;
     const Bits* row = removes + static_cast<size_t>(n) * words;
+#pragma unroll 8
     for (int word = n / 64; word < words; ++word) gone[word] |= row[word];
   }
   return stay;

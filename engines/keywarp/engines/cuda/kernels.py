@@ -43,10 +43,10 @@ class Launch:
     block: tuple[int, int, int]
 
 
-def source() -> str:
-    """Return the whole source in one text without includes, for NVRTC."""
-    text = (FOLDER / "warp.cu").read_text("utf-8")
-    return text.replace('#include "warp.cuh"', (FOLDER / "warp.cuh").read_text("utf-8"))
+def source(name: str = "warp") -> str:
+    """Return the whole source of `<name>.cu` in one text without includes, for NVRTC."""
+    text, header = (FOLDER / f"{name}.cu").read_text("utf-8"), FOLDER / f"{name}.cuh"
+    return text.replace(f'#include "{header.name}"', header.read_text("utf-8")) if header.is_file() else text
 
 
 def nvrtc_options(major: int, minor: int) -> tuple[str, ...]:

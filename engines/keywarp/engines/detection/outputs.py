@@ -1,15 +1,28 @@
 """Check the outputs of a head's graph."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from keywarp.engines.errors import BundleError
 
 
-def check_outputs(outputs: Mapping[str, NDArray[Any]], shapes: Mapping[str, Sequence[int | str]]) -> None:
+class Typed(Protocol):
+    """An array, or what is known of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's shape."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of its values."""
+        ...
+
+
+def check_outputs(outputs: Mapping[str, Typed], shapes: Mapping[str, Sequence[int | str]]) -> None:
     """Check that outputs are float32 and have the expected shapes.
 
     Args:

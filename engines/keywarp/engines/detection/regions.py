@@ -21,6 +21,16 @@ _UNIT_STD = (1.0, 1.0, 1.0, 1.0)
 Array = NDArray[np.float32]
 
 
+def map_shapes(
+    settings: RegionDetection, classes: int, height: int, width: int
+) -> dict[str, tuple[int, int, int, int]]:
+    """Return the shapes of the head's outputs by name, see `RegionDetector`, whose arguments these are."""
+    rows, columns = -(-height // settings.stride), -(-width // settings.stride)
+    anchors, bins = len(settings.anchor_ratios) * len(settings.anchor_scales), settings.pooling**2
+    channels = {OBJECTNESS: anchors, ANCHOR_DELTAS: 4 * anchors, CLASS_MAPS: bins * classes, BOX_MAPS: bins * 4}
+    return {name: (1, rows, columns, count) for name, count in channels.items()}
+
+
 class RegionDetector:
     """Finds objects in the head's outputs, for one input size.
 
@@ -46,10 +56,8 @@ class RegionDetector:
         """
         self._settings = settings
         self._height, self._width = height, width
-        rows, columns = -(-height // settings.stride), -(-width // settings.stride)
-        anchors, bins = len(settings.anchor_ratios) * len(settings.anchor_scales), settings.pooling**2
-        channels = {OBJECTNESS: anchors, ANCHOR_DELTAS: 4 * anchors, CLASS_MAPS: bins * classes, BOX_MAPS: bins * 4}
-        self._shapes = {name: (1, rows, columns, count) for name, count in channels.items()}
+        self._shapes = map_shapes(settings, classes, height, width)
+        _, rows, columns, _ = self._shapes[OBJECTNESS]
         self._anchors = grid_anchors(settings, rows, columns)
         self._pooling = Pooling(settings.pooling, np.float32(1 / settings.stride))
         self.detect({name: np.zeros(shape, np.float32) for name, shape in self._shapes.items()})

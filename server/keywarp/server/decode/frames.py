@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from keywarp.engines import MotionVectors
+from keywarp.engines.frames import Frame
 from keywarp.protocol import ClientId, FrameHeader
 from keywarp.server.errors import FrameRefusedError
 from keywarp.videos import Note
@@ -21,7 +19,7 @@ class DecodedFrame:
     The stream sets `index` and `received`. Every stage that delays the frame adds to `waited`.
     """
 
-    pixels: NDArray[np.uint8]  # (H, W, 3), RGB, C-contiguous
+    pixels: Frame  # (H, W, 3), RGB, C-contiguous; perhaps on the GPU, until something needs them on the host
     id: ClientId | None  # the producer's id of the frame
     timestamp: float | None  # in seconds, as the producer or the container gives it; None if it is unknown
     decode: float  # seconds that decoding took

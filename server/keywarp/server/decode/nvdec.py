@@ -1,7 +1,8 @@
 """Decode video on the hardware of an NVIDIA GPU, with NVIDIA's PyNvVideoCodec, which is imported only when it is used.
 
-Frames are copied to the host as RGB, so everything after the decoder is the same as with FFmpeg. FFmpeg demuxes, and
-its parsers read the headers of every unit first. They tell two things that the hardware doesn't tell in time: how large
+Frames are RGB. They stay on the GPU if the stream's model runs there with a backend that prepares them, and otherwise
+they are copied to the host, so that everything after the decoder is the same as with FFmpeg. FFmpeg demuxes, and its
+parsers read the headers of every unit first. They tell two things that the hardware doesn't tell in time: how large
 the frames are, before anything is allocated for them, and whether decoding can start with the unit.
 """
 
@@ -17,12 +18,15 @@ import numpy as np
 from av.bitstream import BitStreamFilterContext
 from av.error import FFmpegError
 
+from keywarp.engines import BackendError
+from keywarp.engines.frames import FrameStore
 from keywarp.server.errors import DecoderError
 from keywarp.videos import REMEMBERED, REORDERING, DecodedUnit, SoftwareDecoder
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
+    from numpy.typing import NDArray
 
     from keywarp.videos.units import Unit
 
@@ -57,8 +61,8 @@ class Nvdec:
         self._api = api
         self.codecs = frozenset(codecs)
 
-    def open(self, codec: str) -> Any:
-        """Open a decoder of PyNvVideoCodec whose frames are RGB on the host.
+    def open(self, codec: str, store: FrameStore | None = None) -> Any:
+        """Open a decoder of PyNvVideoCodec whose frames are RGB, on the host or for a store on this GPU.
 
         It uses the mode for low latency, in which a frame comes with its unit unless the video reorders frames. The
         other mode is one unit late, so a client that waits for each result before it sends more would wait forever.
@@ -66,9 +70,10 @@ class Nvdec:
         return self._api.CreateDecoder(
             gpuid=_GPU,
             codec=getattr(self._api.cudaVideoCodec, CODECS[codec]),
-            usedevicememory=False,
+            usedevicememory=store is not None,
             outputColorType=self._api.OutputColorType.RGB,
             latency=self._api.DisplayDecodeLatencyType.LOW,
+            **({"cudacontext": store.context, "cudastream": store.stream} if store else {}),
         )
 
     def packet(self, unit: "Unit", number: int, *, whole: bool) -> Any:
@@ -132,6 +137,7 @@ class NvdecDecoder:
         stream: "VideoStream | None" = None,
         *,
         vectors: bool = False,
+        store: FrameStore | None = None,
     ) -> None:
         """Set up a decoder. Nothing is opened yet.
 
@@ -141,11 +147,13 @@ class NvdecDecoder:
             max_pixels: The most pixels of a frame. Larger ones are refused before anything is allocated.
             stream: The container's stream that the units come from, or None if they don't come from a container.
             vectors: Whether frames have their motion vectors where the processor decodes. The hardware gives none.
+            store: What keeps frames on the GPU, or None to copy them to the host. One on another GPU isn't used.
         """
         self._nvdec = nvdec
         self._codec = context.codec.canonical_name
         self._software = SoftwareDecoder(context, max_pixels, vectors=vectors)
         self._max_pixels = max_pixels
+        self._store = store if store and store.gpu == _GPU else None
         self._headers = UnitHeaders(context)
         filters = _FILTERS.get(self._codec) if stream else None
         self._filter = BitStreamFilterContext(filters, stream) if filters else None
@@ -200,7 +208,7 @@ class NvdecDecoder:
         try:
             self._size = self._headers.size
             self._looks = self._software.looks(unit)
-            self._decoder = self._nvdec.open(self._codec)
+            self._decoder = self._nvdec.open(self._codec, self._store)
             items = self._push(plain)
         except Exception as error:  # noqa: BLE001 - as above
             log.warning("a video in %s is decoded by the processor, not the GPU: %s", self._codec, _reason(error))
@@ -260,11 +268,22 @@ class NvdecDecoder:
         width, height = self._size
         frames: list[DecodedUnit] = []
         for surface in self._decoder.Decode(packet):
-            shape = tuple(surface.shape)  # (H, W, 3), W rounded up to an even number
-            memory = ctypes.c_uint8 * math.prod(shape)
-            pixels = np.ctypeslib.as_array(memory.from_address(surface.GetPtrToPlane(0))).reshape(shape)
+            address = surface.GetPtrToPlane(0)
+            if self._store:
+                try:
+                    kept = self._store.keep(address, surface.strides[0], height, width)
+                except BackendError as error:
+                    log.warning("frames stay no longer on the GPU: %s", error)
+                    self._store = None  # the decoder's next one, from the next key frame on, copies to the host
+                    raise
+                # What reads videos only hands the pixels on, and knows of no other type.
+                pixels = cast("NDArray[np.uint8]", kept)
+            else:
+                shape = tuple(surface.shape)  # (H, W, 3), W rounded up to an even number
+                memory = ctypes.c_uint8 * math.prod(shape)
+                pixels = np.ctypeslib.as_array(memory.from_address(address)).reshape(shape)[:height, :width].copy()
             pts = self._waiting.pop(surface.getPTS(), None)
-            frames.append(self._looks._replace(pixels=pixels[:height, :width].copy(), pts=pts))
+            frames.append(self._looks._replace(pixels=pixels, pts=pts))
         return frames
 
 

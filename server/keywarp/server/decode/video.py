@@ -5,7 +5,10 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from keywarp.engines import MotionVectors
+from keywarp.engines.frames import Frame, FrameStore
 from keywarp.images.orientation import UPRIGHT, turn
 from keywarp.server.decode.frames import Decoded, DecodedFrame
 from keywarp.server.decode.hwaccel import Hwaccel
@@ -26,11 +29,9 @@ from keywarp.videos import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     from av.container import InputContainer
     from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
-    from numpy.typing import NDArray
 
     from keywarp.server.decode.recorder import Recorder
 
@@ -44,6 +45,7 @@ class VideoOptions:
     max_pixels: int  # of a frame; larger ones are refused before anything is allocated
     nvdec: Nvdec | None = None  # the GPU's decoding hardware, used for the codecs that it has; None: the processor
     hwaccel: Hwaccel | None = None  # hardware that FFmpeg drives, likewise; it gives no motion vectors
+    frames: FrameStore | None = None  # keeps frames on the GPU that decodes; None: they are copied to the host
     vectors: bool = False  # whether frames come with their motion vectors, if the codec's decoder exports them
     upright: bool = True  # whether frames are turned as the display matrix says, or left as they are stored
     video: int | None = None  # which of a container's videos, from 0; None: the best
@@ -72,7 +74,8 @@ class VideoDecoder:
         """
         options = self._options
         if options.nvdec and context.codec.canonical_name in options.nvdec.codecs:
-            return NvdecDecoder(options.nvdec, context, options.max_pixels, stream, vectors=options.vectors)
+            vectors, store = options.vectors, options.frames
+            return NvdecDecoder(options.nvdec, context, options.max_pixels, stream, vectors=vectors, store=store)
         if options.hwaccel and not options.vectors and (decoder := options.hwaccel.open(context, options.max_pixels)):
             return decoder
         return SoftwareDecoder(context, options.max_pixels, vectors=options.vectors)
@@ -131,12 +134,12 @@ class VideoDecoder:
             raise BadVideoError(f"{name} {error}{limit}") from error
 
     def upright(
-        self, pixels: "NDArray[np.uint8]", orientation: int, vectors: CodecVectors | None
-    ) -> "tuple[NDArray[np.uint8], MotionVectors | None]":
+        self, pixels: Frame, orientation: int, vectors: CodecVectors | None
+    ) -> tuple[Frame, MotionVectors | None]:
         """Turn a frame and its motion vectors upright, unless frames are to be left as they are stored.
 
         Args:
-            pixels: The stored frame, RGB (H, W, 3).
+            pixels: The stored frame, RGB (H, W, 3). One on the GPU that must be turned comes to the host.
             orientation: Which way up it is by the video itself (`keywarp.videos.orientation`).
             vectors: Its motion vectors, or None if there are none.
         """
@@ -149,4 +152,5 @@ class VideoDecoder:
             converted = MotionVectors.from_ffmpeg(
                 vectors.blocks, vectors.width, vectors.height, vectors.picture, vectors.codec
             )
-        return turn(pixels, orientation), converted and converted.turned(orientation)
+        turned = pixels if orientation == UPRIGHT else turn(np.asarray(pixels), orientation)
+        return turned, converted and converted.turned(orientation)

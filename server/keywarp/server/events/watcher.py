@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from keywarp.engines import Detections, FrameResult, LabelMap, Manifest
+from keywarp.engines.frames import Frame
 from keywarp.engines.stream_clock import StreamClock
 from keywarp.protocol.events import Event, Rules
 from keywarp.server.errors import BadMessageError
@@ -53,9 +51,7 @@ class Watcher:
         }
         self._events: dict[Spell, Event] = {}  # those that haven't ended
 
-    def see(
-        self, pixels: NDArray[np.uint8], found: FrameResult, timestamp: float | None, time: datetime | None
-    ) -> list[Report]:
+    def see(self, pixels: Frame, found: FrameResult, timestamp: float | None, time: datetime | None) -> list[Report]:
         """Judge the next frame.
 
         Args:
@@ -114,7 +110,7 @@ class Watcher:
             self._events[spell] = event
         return event, before is None
 
-    def _draw(self, pixels: NDArray[np.uint8], found: FrameResult) -> bytes:
+    def _draw(self, pixels: Frame, found: FrameResult) -> bytes:
         manifest = self._manifest
         return draw(pixels, found, manifest.classes, SNAPSHOT_WIDTH, manifest.background, self.rules)
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from keywarp.engines.frames import Frame
 from keywarp.protocol import HiddenRegion
 
 
@@ -16,14 +16,16 @@ class Hidden:
 
     regions: Sequence[HiddenRegion]
 
-    def cover(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def cover(self, frame: Frame) -> Frame:
         """Return a frame with its hidden regions black.
 
         Args:
-            pixels: The frame, (H, W, 3). It is changed in place, if it can be written to.
+            frame: The frame, (H, W, 3). It is changed in place, if it can be written to. One on the GPU comes to the
+                host.
         """
         if not self.regions:
-            return pixels
+            return frame
+        pixels = np.asarray(frame)
         height, width = pixels.shape[:2]
         covered = pixels if pixels.flags.writeable and pixels.flags.c_contiguous else pixels.copy()
         corners = [np.rint(np.array(region) * (width, height)).astype(np.int32) for region in self.regions]

@@ -7,16 +7,19 @@ import onnx
 
 from keywarp.engines.backends.interface import Precision
 from keywarp.engines.backends.tensorrt.builder import PlanBuilder, Target
+from keywarp.engines.backends.tensorrt.device_frames import DeviceFrames
+from keywarp.engines.backends.tensorrt.device_last_step import FinishedExecutable
 from keywarp.engines.backends.tensorrt.device_memory import DeviceMemory
 from keywarp.engines.backends.tensorrt.driver import CudaDriver, Driver
 from keywarp.engines.backends.tensorrt.library import open_library
 from keywarp.engines.backends.tensorrt.plan_cache import FOLDER, PlanCache
 from keywarp.engines.backends.tensorrt.plugin import WarpLauncher
-from keywarp.engines.backends.tensorrt.program import TensorRTProgram, uses_cuda_graphs
+from keywarp.engines.backends.tensorrt.program import Executable, TensorRTProgram, uses_cuda_graphs
 from keywarp.engines.backends.tensorrt.runtime import TensorRTRuntime
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError
 from keywarp.engines.fusion import GraphStyle
+from keywarp.engines.last_step import LastStep, cut_last_step
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +30,6 @@ class TensorRTBackend:
     name = "tensorrt"
     reason = "it was requested"
     in_flight = True
-    style = GraphStyle()
 
     def __init__(
         self, gpu: Gpu, precision: Precision = "auto", cache: Path | None = None, driver: Driver | None = None
@@ -51,6 +53,10 @@ class TensorRTBackend:
         self._driver = driver or CudaDriver(gpu.index)
         self._driver.activate()
         self._memory = DeviceMemory(self._driver)
+        self._capability = gpu.capability
+        compiles = _has_compiler()
+        self.style = GraphStyle(last_step=compiles)
+        self.frames = DeviceFrames(self._driver, self._memory, gpu.capability, gpu.index) if compiles else None
         launcher = WarpLauncher(self._driver, gpu.capability)
         plans = PlanCache(cache / FOLDER) if cache else None
         target = Target(gpu.capability, gpu.name)
@@ -73,10 +79,32 @@ class TensorRTBackend:
     ) -> tuple[TensorRTProgram, ...]:
         """See `Backend.compile_lanes`. The lanes share the weights; each has activations and a stream of its own."""
         self._driver.activate()
-        plan, _ = self.builder.plan(model, resident)
+        graph, step = cut_last_step(model)
+        plan, _ = self.builder.plan(graph, resident)
         return tuple(
             TensorRTProgram(
-                executable, resident, self._driver, self._memory, model.graph.name, replays=uses_cuda_graphs()
+                self._finished(executable, step),
+                resident,
+                self._driver,
+                self._memory,
+                model.graph.name,
+                replays=uses_cuda_graphs(),
             )
             for executable in self._runtime.load(plan, lanes)
         )
+
+    def _finished(self, executable: Executable, step: LastStep | None) -> Executable:
+        """Return an executable with the last step after it, if there is one."""
+        if step is None:
+            return executable
+        return FinishedExecutable(executable, step, self._driver, self._memory, self._capability)
+
+
+def _has_compiler() -> bool:
+    """Return whether CUDA's compiler is installed, which the kernels of the last step need."""
+    try:
+        import cuda.bindings.nvrtc  # noqa: F401 - only to find out whether it is installed
+    except ImportError as error:
+        log.warning("detection and labels end on the host, since their kernels can't be compiled: %s", error)
+        return False
+    return True

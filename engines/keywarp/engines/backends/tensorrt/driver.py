@@ -21,6 +21,11 @@ class Driver(Protocol):
     of the calling thread, because finalizers call `free` and others on threads that work for another GPU.
     """
 
+    @property
+    def context(self) -> int:
+        """The handle of the GPU's primary context."""
+        ...
+
     def activate(self) -> None:
         """Make this GPU the calling thread's current one, which TensorRT uses."""
         ...
@@ -163,6 +168,11 @@ class CudaDriver:
         retained = driver.cuDevicePrimaryCtxRetain(self._device)  # until the process ends
         self._context = self._check("cuDevicePrimaryCtxRetain", retained)
         self._modules: list[Any] = []
+
+    @property
+    def context(self) -> int:
+        """See the property of `Driver`."""
+        return int(self._context)
 
     def activate(self) -> None:
         """See the method of `Driver`."""

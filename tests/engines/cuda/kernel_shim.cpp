@@ -1,7 +1,8 @@
-// detection.cu as a library for the CPU, whose kernels are launched by name on addresses of this process.
+// A source as a library for the CPU, whose kernels are launched by name on addresses of this process. The source and its
+// kernels are macros: SOURCE, and KERNELS, which is KERNEL(name) for each of them.
 #include "shim.hpp"
 
-#include "detection.cu"
+#include SOURCE
 
 #include <string.h>
 
@@ -29,15 +30,6 @@ void call(void (*kernel)(Arguments...), Place grid, Place block, void** argument
 
 extern "C" int run_kernel(const char* name, const unsigned* g, const unsigned* b, void** arguments) {
   const Place grid{g[0], g[1], g[2]}, block{b[0], b[1], b[2]};
-  KERNEL(keywarp_keys)
-  KERNEL(keywarp_clear)
-  KERNEL(keywarp_rank)
-  KERNEL(keywarp_propose)
-  KERNEL(keywarp_overlaps)
-  KERNEL(keywarp_suppress)
-  KERNEL(keywarp_vote)
-  KERNEL(keywarp_score)
-  KERNEL(keywarp_gather)
-  KERNEL(keywarp_select)
+  KERNELS
   return 1;
 }
