@@ -1,4 +1,4 @@
-"""The `keywarp` command: `stream`, `streams`, `watch`, and the commands that installed packages add.
+"""The `keywarp` command: `cameras`, `stream`, `streams`, `watch`, and the commands that installed packages add.
 
 A package adds a command by an entry point of the group `keywarp.commands`, which names a plain function or a Typer
 application (of one command or a group of them). It is imported only when it is run, or when the help lists it.
@@ -12,7 +12,7 @@ import typer
 from av.error import FFmpegError
 from typer.core import TyperGroup
 
-from keywarp.cli import streams
+from keywarp.cli import cameras, streams
 from keywarp.cli.errors import CommandError
 from keywarp.cli.stream import stream
 from keywarp.cli.watch import watch
@@ -46,6 +46,7 @@ app = typer.Typer(
 )
 app.command()(stream)
 app.command()(watch)
+app.add_typer(cameras.app, name="cameras")
 app.add_typer(streams.app, name="streams")
 
 
