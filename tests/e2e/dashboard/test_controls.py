@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.e2e.dashboard.browsing import Visit, check_accessibility, visiting, wait_for_pictures, wait_until
@@ -37,6 +38,8 @@ def test_options_of_a_running_camera_are_changed(visit: Visit, server: Server) -
         dialog.get_by_label("At most").fill("20")
         dialog.get_by_label("Greatest key age").fill("2.5")
         dialog.get_by_label("If the server is busy").select_option("Skip frames")
+        dialog.get_by_label("Most frames per second").fill("12.5")
+        dialog.get_by_label("Hidden regions").fill("0,0 1,0 1,0.2\n0,1 0.5,1 0.5,0.8 0,0.8\n")
         dialog.get_by_label("Another address").fill(other)
         check_accessibility(page, "change")
         dialog.get_by_role("button", name="Change").click()
@@ -44,8 +47,18 @@ def test_options_of_a_running_camera_are_changed(visit: Visit, server: Server) -
         expect(page.get_by_role("definition").get_by_text("4 on average, at most 20")).to_be_visible()
         found = info(server, "yard")
         assert (found["interval"], found["max_interval"], found["max_age"]) == (4, 20, 2.5)
-        assert (found["mode"], found["source"]) == ("latest", other)
+        assert (found["mode"], found["source"], found["max_fps"]) == ("latest", other, 12.5)
+        assert found["hidden"] == [[[0, 0], [1, 0], [1, 0.2]], [[0, 1], [0.5, 1], [0.5, 0.8], [0, 0.8]]]
+        expect(page.get_by_role("definition").get_by_text("12.5", exact=True)).to_be_visible()
         wait_until(page, lambda: info(server, "yard")["state"] == "running", "running")
+        page.get_by_role("button", name="Change", exact=True).click()
+        expect(dialog.get_by_label("Hidden regions")).to_have_value("0,0 1,0 1,0.2\n0,1 0.5,1 0.5,0.8 0,0.8")
+        dialog.get_by_label("Most frames per second").fill("")
+        dialog.get_by_label("Hidden regions").fill("")
+        dialog.get_by_role("button", name="Change").click()
+        expect(dialog).to_have_count(0)
+        found = info(server, "yard")
+        assert (found.get("max_fps"), found["hidden"], found["interval"]) == (None, [], 4)
         httpx.delete(f"{server.url}/v1/streams/yard").raise_for_status()
 
 
@@ -61,6 +74,23 @@ def test_a_change_that_is_refused_says_why(browser: Browser, server: Server) -> 
         expect(dialog.get_by_role("alert")).to_contain_text("max_interval")
         dialog.get_by_role("button", name="Cancel").click()
         assert info(server, "door")["schedule"] == "fixed"
+    httpx.delete(f"{server.url}/v1/streams/door").raise_for_status()
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_change_of_a_stream_fits_a_small_screen(browser: Browser, server: Server, dark: bool) -> None:
+    httpx.post(f"{server.url}/v1/streams", json={"id": "door"}).raise_for_status()
+    with visiting(browser, f"{server.url}/#/streams/door", dark=dark) as visit:
+        page = visit.page
+        page.set_viewport_size({"width": 390, "height": 500})
+        page.get_by_role("button", name="Change", exact=True).click()
+        dialog = page.get_by_role("dialog", name="Change door")
+        dialog.get_by_label("Hidden regions").fill("0,0 1,0")
+        dialog.get_by_role("button", name="Change").click()
+        expect(dialog.get_by_role("alert")).to_contain_text("hidden")
+        expect(dialog.get_by_role("alert")).to_be_in_viewport(ratio=1)
+        assert dialog.evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
+        check_accessibility(page, "change on a small screen")
     httpx.delete(f"{server.url}/v1/streams/door").raise_for_status()
 
 

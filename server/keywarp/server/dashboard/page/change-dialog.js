@@ -1,7 +1,7 @@
 /** The dialog that changes options of a running stream. */
 
 import { client, describeError, request } from "./api.js";
-import { byId, h, toast } from "./dom.js";
+import { byId, h, showFailure, toast } from "./dom.js";
 import { field, select } from "./stream-options.js";
 
 /** @typedef {import("./vendor/messages.js").StreamInfo} StreamInfo */
@@ -98,7 +98,7 @@ export function openChangeDialog(stream) {
       dialog.close();
       toast(Object.keys(wanted).length ? `${stream.id} was changed` : "Nothing was changed");
     } catch (error) {
-      failure.textContent = describeError(error);
+      showFailure(failure, describeError(error));
     } finally {
       save.disabled = false;
     }

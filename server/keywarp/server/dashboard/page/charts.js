@@ -99,7 +99,8 @@ export class Chart {
       axes: [
         {
           ...axis,
-          size: 26,
+          size: 32,
+          gap: 11, // clear of the lowest label of the other axis
           splits: () => [0, 30, 60, 90, 120].map((ago) => now() - ago),
           values: () => ["now", "30 s", "60 s", "90 s", "2 min"],
           grid: { show: false },

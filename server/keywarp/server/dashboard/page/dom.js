@@ -51,6 +51,12 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** Show a failure in a form that may be longer than the screen. @param {HTMLElement} element @param {string} text */
+export function showFailure(element, text) {
+  element.textContent = text;
+  element.scrollIntoView({ block: "nearest" });
+}
+
 /** @param {string} id @returns {HTMLElement} */
 export function byId(id) {
   const found = document.getElementById(id);

@@ -1,7 +1,7 @@
 /** The dialog that starts a pulled stream. */
 
 import { client, describeError, request } from "./api.js";
-import { byId, h } from "./dom.js";
+import { byId, h, showFailure } from "./dom.js";
 import { SinkChoice } from "./sink-choice.js";
 import { StreamOptionFields, field } from "./stream-options.js";
 
@@ -48,7 +48,7 @@ export function openPullDialog() {
       dialog.close();
       location.hash = `#/streams/${encodeURIComponent(stream.id)}`;
     } catch (error) {
-      failure.textContent = describeError(error);
+      showFailure(failure, describeError(error));
     } finally {
       start.disabled = false;
     }

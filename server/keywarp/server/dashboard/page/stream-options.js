@@ -49,8 +49,8 @@ export class StreamOptionFields {
       field("Key interval", this.#interval),
       field("Greatest key age (s)", this.#maxAge),
       field("Most frames per second", this.#maxFps),
-      h("div", { class: "check" }, this.#track, h("label", { for: "option-track" }, "Follow objects")),
       this.#mode && field("If the server is busy", this.#mode),
+      h("div", { class: "check" }, this.#track, h("label", { for: "option-track" }, "Follow objects")),
     ].filter((element) => element !== null);
     this.#model.addEventListener("change", () => this.#showDefaultInterval());
   }

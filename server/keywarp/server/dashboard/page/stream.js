@@ -201,7 +201,7 @@ function showFacts(list, stream) {
     "Key interval": interval,
     "Greatest key age": stream.max_age === null ? null : `${stream.max_age} s`,
     "Oldest key frame": oldest == null ? null : seconds(oldest),
-    "Most frames per second": stream.max_fps ?? null,
+    "Most frames/s": stream.max_fps ?? null,
     "Hidden regions": stream.hidden?.length ? number(stream.hidden.length) : null,
     "If busy": stream.mode === "latest" ? "skips frames" : "keeps all frames",
     "Key frames so far": number(stream.key_frames),
@@ -216,7 +216,7 @@ function showFacts(list, stream) {
   if (list.dataset.facts === json) return;
   list.dataset.facts = json;
   const rows = Object.entries(facts).filter(([, value]) => value !== null && value !== undefined);
-  list.replaceChildren(...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+  list.replaceChildren(...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", { class: name === "Source" && "address" }, value)]));
 }
 
 /** The buttons that change, pause, resume and delete a stream. */
