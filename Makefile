@@ -41,7 +41,7 @@ test-ray: $(RAY)/.installed ## Run the tests that start Ray, which this installs
 FUZZ_RUNS ?= 1000000
 FUZZ_CONTAINER_RUNS ?= 5000
 fuzz: $(VENV)/.dev ## Fuzz the parsers of outside input, 1,000,000 runs each, and containers: make fuzz FUZZ_RUNS=...
-	for target in framing messages labels values png infer manifest site text image image_file animation model; do \
+	for target in framing messages labels values png infer manifest site text probe_answer image image_file animation model; do \
 		echo "$$target:" && mkdir -p .cache/keywarp/fuzz && $(BIN)/python -m tests.fuzz.parsers $$target .cache/keywarp/fuzz/$$target \
 			-atheris_runs=$(FUZZ_RUNS) -max_len=4096 -artifact_prefix=.cache/keywarp/fuzz/crash-$$target- -verbosity=0 || exit 1; \
 	done

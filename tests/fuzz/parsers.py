@@ -16,6 +16,7 @@ import tempfile
 import zlib
 from base64 import b64encode
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import atheris
 
@@ -27,6 +28,8 @@ with atheris.instrument_imports(include=["keywarp", "PIL"]):  # the client decod
     from keywarp.importing.errors import ImportingError
     from keywarp.importing.inputs import choose_size, find_image, real_inputs, settle_inputs
     from keywarp.importing.model_file import load_supported
+    from keywarp.onvif.discovery import read_answer
+    from keywarp.onvif.errors import BadResponseError
     from keywarp.protocol import (
         ClientMessage,
         Dense,
@@ -138,6 +141,16 @@ def text(data: bytes) -> None:
     hide_secrets(line)
 
 
+def probe_answer(data: bytes) -> None:
+    sent = escape(data.decode("utf-8", "replace"))
+    scopes = f"onvif://www.onvif.org/name/{sent}"
+    for message in (data, PROBE_ANSWER.format(scopes=scopes, addresses=sent).encode()):
+        with contextlib.suppress(BadResponseError):
+            for camera in read_answer(message, "192.0.2.7", frozenset({"a"})):
+                assert camera.service.startswith(("http://192.0.2.7", "https://192.0.2.7"))
+                assert f"{camera.name}{camera.hardware}{camera.location}{camera.service}".isprintable()
+
+
 def image(data: bytes) -> None:
     decode_frame(FrameHeader(), memoryview(data), 64 * 64)
 
@@ -187,6 +200,10 @@ RLE = b'{"width":2,"height":1,"regions":[{"class_id":1,"name":"a","area":0.5,"rl
 DENSE = encode_dense(np.array([[0.5, 2]], np.float32), DenseSettings(stride=1)).model_dump_json().encode()
 TENSOR = b'{"inputs":[{"name":"frame","shape":[1,1,3],"datatype":"UINT8","parameters":{"binary_data_size":3}}]}'
 SITE = b'[streams.a]\nsource = "rtsp://u:p@host:554/x"\nsinks = ["b"]\n[sinks.b]\nfile = "x"\n'
+PROBE_ANSWER = (
+    "<E><Header><RelatesTo>a</RelatesTo></Header><Body><ProbeMatches><ProbeMatch>"
+    "<Scopes>{scopes}</Scopes><XAddrs>{addresses}</XAddrs></ProbeMatch></ProbeMatches></Body></E>"
+)
 SMALL = jpeg(width=16, height=16)
 # By target: its function, the errors that the function may raise, and the inputs to begin with.
 TARGETS = {
@@ -199,6 +216,11 @@ TARGETS = {
     "manifest": (manifest, ValidationError, [BUNDLE.read_bytes()]),
     "site": (site, SiteError, [SITE]),
     "text": (text, (), [b"gate stream,metrics " + b"0" * 64, b"rtsp://user:pass@[::1]:554/a?b#c"]),
+    "probe_answer": (
+        probe_answer,
+        (),
+        [PROBE_ANSWER.encode(), b"Front%20door", b"http://a:80/b?c https://[fe80::1]/b"],
+    ),
     "image": (image, FrameRefusedError, [SMALL, draw("PNG"), draw("WEBP")]),
     "image_file": (image_file, ImageError, [draw(kind) for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")]),
     "animation": (animation, ImageError, [animated(kind) for kind in ("PNG", "WEBP")]),

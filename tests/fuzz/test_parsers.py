@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TARGETS = (
-    *("framing", "messages", "labels", "values", "png", "infer", "manifest", "site", "text"),
+    *("framing", "messages", "labels", "values", "png", "infer", "manifest", "site", "text", "probe_answer"),
     *("image", "image_file", "animation", "model"),
 )
 RUNS = 2000

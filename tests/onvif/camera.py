@@ -91,7 +91,7 @@ class Camera:
         message = ElementTree.fromstring(body)
         request = message.findall("{*}Body/*")[0]
         namespace, name = re.fullmatch(r"{(.*)}(.*)", request.tag).groups()  # type: ignore[union-attr]
-        base = f"http://{self.options.inside or '127.0.0.1'}:{self.port}"
+        base = f"http://{self.options.inside or f'127.0.0.1:{self.port}'}"
         if name != "GetSystemDateAndTime" and not authorized and not self.may(message.find("{*}Header/{*}Security")):
             print("refused", flush=True)
             return 400, fault("NotAuthorized", "Sender not authorized")

@@ -10,7 +10,7 @@ import hashlib
 import os
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -147,10 +147,9 @@ class _Device:
         utc = sent.find("{*}SystemDateAndTime/{*}UTCDateTime")
         parts = ("Date/{*}Year", "Date/{*}Month", "Date/{*}Day", "Time/{*}Hour", "Time/{*}Minute", "Time/{*}Second")
         year, month, day, hour, minute, second = (number(utc, f"{{*}}{part}") or 0 for part in parts)
-        try:
-            self._ahead = datetime(year, month, day, hour, minute, second, tzinfo=UTC) - datetime.now(UTC)
-        except ValueError:  # it doesn't tell: let us hope that it is right
-            self._ahead = timedelta()
+        if 1970 <= year < 2200:  # Otherwise it doesn't tell: let us hope that it is right.
+            with suppress(ValueError):
+                self._ahead = datetime(year, month, day, hour, minute, second, tzinfo=UTC) - datetime.now(UTC)
 
     @property
     def host(self) -> str:
@@ -176,10 +175,18 @@ class _Device:
         except RefusedError:  # an old camera, which knows only the old question
             sent = await self.call(DEVICE, "GetCapabilities", "<Category>Media</Category>")
             found = {MEDIA: text(sent, "{*}Capabilities/{*}Media/{*}XAddr")}
-        media = [(kind, at(self.host, found[kind])) for kind in (MEDIA2, MEDIA) if found.get(kind)]
+        media = [(kind, self._reach(found[kind])) for kind in (MEDIA2, MEDIA) if found.get(kind)]
         if not media:
             raise BadResponseError("it has no service for videos")
         return media
+
+    def _reach(self, url: str) -> str:
+        """Return where a service is. If the camera names another host, a router changes its address and its port."""
+        moved = urlsplit(at(self.host, url))
+        device = urlsplit(self._service)
+        if urlsplit(url).hostname != self.host:
+            moved = moved._replace(scheme=device.scheme, netloc=device.netloc)
+        return moved.geturl()
 
     async def call(
         self, namespace: str, name: str, arguments: str = "", *, to: str = "", token: bool = True
