@@ -1,11 +1,12 @@
 import re
+from pathlib import Path
 
 import httpx
 from playwright.sync_api import Browser, expect
 
 from tests.e2e.dashboard.browsing import Visit, open_view, tile, visiting, wait_for_pictures, wait_for_tile
 from tests.e2e.dashboard.producers import feeding, ip_camera
-from tests.e2e.running import Server
+from tests.e2e.running import Server, serving
 
 
 def test_a_stream_that_a_client_feeds_can_be_watched(visit: Visit, server: Server) -> None:
@@ -61,6 +62,20 @@ def test_a_camera_is_pulled_paused_resumed_and_deleted(visit: Visit, server: Ser
         page.get_by_role("button", name="Delete").click()
         page.get_by_role("dialog").get_by_role("button", name="Delete").click()
         expect(page.get_by_text("No streams yet")).to_be_visible()
+
+
+def test_a_stream_of_another_server_says_where_it_is(browser: Browser, server: Server, models: Path) -> None:
+    """Without a proxy that knows which server has which stream, a server shows only its own pictures."""
+    with (
+        serving("--peer", server.url, models=models) as first,
+        feeding(server, "far"),
+        visiting(browser, first.url) as visit,
+    ):
+        page = visit.page
+        row = page.get_by_role("row", name="far")
+        expect(row.get_by_text(server.url.removeprefix("http://"))).to_be_visible()
+        row.get_by_role("link", name="far").click()
+        expect(page.get_by_text(f"It is on {server.url.removeprefix('http://')}")).to_be_visible()
 
 
 def test_a_url_that_may_not_be_pulled_is_refused_with_a_reason(browser: Browser, server: Server) -> None:

@@ -45,6 +45,8 @@ def list_streams(
         return
     columns = ("id", "model", "interval", "mode", "source", "state", "frames", "server")
     table = Table(*columns[: None if fleet else -1])
+    for column in table.columns:  # Only addresses are broken to fit the terminal.
+        column.no_wrap, column.overflow = column.header != "source", "fold"
     for stream in found:
         table.add_row(
             escape(stream.id),

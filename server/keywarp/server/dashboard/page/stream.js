@@ -8,6 +8,7 @@ import { duration, latency, number, percent, rate, seconds } from "./format.js";
 import { MetricTiles } from "./metrics.js";
 import { StreamCharts } from "./stream-charts.js";
 import { showState } from "./streams.js";
+import { ApiError } from "./vendor/keywarp.js";
 import { Viewer } from "./viewer.js";
 
 /** @typedef {import("./vendor/messages.js").ClassInfo} ClassInfo */
@@ -46,6 +47,7 @@ export function streamView(outer, id) {
     if (!viewer.pictures) viewer.showMessage("The picture is no longer available");
   };
   viewer.showMessage("Waiting for a frame");
+  let lost = false; // whether the server at this address, one of several, hasn't the stream
 
   void poll(
     async (inner) => {
@@ -71,6 +73,7 @@ export function streamView(outer, id) {
         setText(notice, stream.problem ? sentence(stream.problem) : "");
         if (stream.state === "paused") viewer.showMessage("Paused");
         else if (viewer.pictures) viewer.showMessage();
+        else if (lost && stream.server) viewer.showMessage(`It is on ${stream.server}: open the dashboard there, or at the proxy's address`);
       }
     },
     1,
@@ -78,12 +81,17 @@ export function streamView(outer, id) {
   );
   void watchResults(id, legend, charts, signal, end);
   void keepReading(async (inner) => {
-    for await (const { frame, jpeg } of client.pictures(id, { ...PREVIEW, signal: inner })) {
-      const picture = await createImageBitmap(jpeg);
-      viewer.show(picture, picture.width, picture.height);
-      legend.showFrame(frame);
-      if (viewer.pictures === 1) viewer.showMessage();
-      picture.close();
+    try {
+      for await (const { frame, jpeg } of client.pictures(id, { ...PREVIEW, signal: inner })) {
+        const picture = await createImageBitmap(jpeg);
+        viewer.show(picture, picture.width, picture.height);
+        legend.showFrame(frame);
+        if (viewer.pictures === 1) viewer.showMessage();
+        picture.close();
+      }
+    } catch (error) {
+      lost = error instanceof ApiError && error.status === 404;
+      throw error;
     }
     return true;
   }, signal);
