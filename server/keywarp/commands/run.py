@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from keywarp.cli.errors import CommandError
@@ -249,7 +250,7 @@ def _process(
         gap = gap or frame.gap
         if rate and not rate.takes(index / frames.fps if frame.timestamp is None else frame.timestamp):
             continue
-        image, skipped = hidden.cover(frame.image), len(vectors) - 1
+        image, skipped = np.asarray(hidden.cover(frame.image)), len(vectors) - 1
         found = executor.submit(session, image, index, skipped, vectors, frame.timestamp, gap=gap).result()
         vectors, gap = [], False
         if tracker:

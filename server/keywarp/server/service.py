@@ -143,8 +143,8 @@ class Service:
         return VideoOptions(
             self.settings.max_pixels,
             self.nvdec,
-            self.hwaccel,
             stream.engine.frames if self.nvdec else None,
+            self.hwaccel,
             vectors=stream.engine.takes_vectors,
             upright=stream.upright,
             video=stream.video,

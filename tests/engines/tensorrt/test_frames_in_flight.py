@@ -38,6 +38,7 @@ class CheckedBackend:
     name, device, precision, reason = "tensorrt", "a fake GPU", "fp32", "a test"
     style = GraphStyle()
     in_flight = True
+    frames = None
 
     def __init__(self, driver: RaceDriver, programs: Any = program_module) -> None:
         self.driver = driver

@@ -44,8 +44,8 @@ class VideoOptions:
 
     max_pixels: int  # of a frame; larger ones are refused before anything is allocated
     nvdec: Nvdec | None = None  # the GPU's decoding hardware, used for the codecs that it has; None: the processor
-    hwaccel: Hwaccel | None = None  # hardware that FFmpeg drives, likewise; it gives no motion vectors
     frames: FrameStore | None = None  # keeps frames on the GPU that decodes; None: they are copied to the host
+    hwaccel: Hwaccel | None = None  # hardware that FFmpeg drives, likewise; it gives no motion vectors
     vectors: bool = False  # whether frames come with their motion vectors, if the codec's decoder exports them
     upright: bool = True  # whether frames are turned as the display matrix says, or left as they are stored
     video: int | None = None  # which of a container's videos, from 0; None: the best
