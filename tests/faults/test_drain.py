@@ -20,7 +20,7 @@ from tests.e2e.test_cameras import PATIENCE
 from tests.tiny_bundle import tiny_bundle
 
 STREAMS = 6
-BEFORE = 12  # responses of each stream before the signal
+BEFORE = 40  # responses of each stream before the signal
 
 
 @dataclass
