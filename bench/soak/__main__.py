@@ -38,10 +38,11 @@ from keywarp.commands.load_generator import make_payloads
 from keywarp.commands.local_server import local_server
 from keywarp.commands.other_work import OtherWork
 from keywarp.commands.sample_video import sample_video
+from keywarp.server.streams.registry import RELEASE_PERIOD
 
 MOST_MEMORY: Final = 0.02  # by which memory may grow, as a share
 MOST_CHANGE: Final = 0.03  # by which the last minute may be slower, as a share
-SHORTEST: Final = 0.2  # minutes
+SHORTEST: Final = 0.05  # minutes; fewer samples say nothing
 FEWEST: Final = 15  # streams between two samples, each of which takes seconds
 MEDIAN_OF: Final = 5  # samples
 PACKETS: Final = 10
@@ -69,6 +70,12 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=4, help="busy streams of the steady part (default: 4)")
     parser.add_argument("--at-a-time", type=int, default=8, help="rude streams at a time (default: 8)")
     parser.add_argument("--size", default="640x360", help="WIDTHxHEIGHT of the images (default: 640x360)")
+    parser.add_argument(
+        "--settle",
+        type=float,
+        default=RELEASE_PERIOD + 1,
+        help="seconds before a sample in which the server gives memory back (default: %(default)g)",
+    )
     parser.add_argument("--json", type=Path, help="write all samples to a file")
     arguments = parser.parse_args()
     if not arguments.minutes and not arguments.rude:
@@ -101,7 +108,7 @@ def _steady(arguments: argparse.Namespace, payloads: Payloads) -> Part:
     seconds, every = 60 * arguments.minutes, min(5.0, 60 * arguments.minutes / 12)
     others = OtherWork()
     with local_server(arguments.models, *UNLIMITED) as url:
-        probe, rude = Probe(url), Rude(url, payloads)
+        probe, rude = Probe(url, settle=arguments.settle), Rude(url, payloads)
         rude.open(20)
         before = probe.calm()
         samples = keep_busy(url, probe, rude, payloads.images, streams=arguments.streams, seconds=seconds, every=every)
@@ -138,7 +145,7 @@ def _steady(arguments: argparse.Namespace, payloads: Payloads) -> Part:
 def _rude(arguments: argparse.Namespace, payloads: Payloads) -> Part:
     step = max(FEWEST, arguments.rude // 20)
     with local_server(arguments.models, *UNLIMITED) as url:
-        probe, rude = Probe(url), Rude(url, payloads, at_a_time=arguments.at_a_time)
+        probe, rude = Probe(url, settle=arguments.settle), Rude(url, payloads, at_a_time=arguments.at_a_time)
         samples, opened, started = [probe.calm()], [0], time.monotonic()
         while opened[-1] < arguments.rude:
             count = min(step, arguments.rude - opened[-1])

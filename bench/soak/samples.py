@@ -36,8 +36,14 @@ COUNTS: Final = ("streams", "connections", "files", "tasks", "threads")
 class Probe:
     """Reads the metrics of a server over one connection."""
 
-    def __init__(self, url: str) -> None:
-        """Prepare for the server at a URL."""
+    def __init__(self, url: str, *, settle: float = RELEASE_PERIOD + 1) -> None:
+        """Prepare for the server at a URL.
+
+        Args:
+            url: The server's URL.
+            settle: Seconds that `calm` leaves the server to give memory back.
+        """
+        self._settle = settle
         self._http = httpx.Client(base_url=url, timeout=CALM_SECONDS)
 
     def close(self) -> None:
@@ -73,7 +79,7 @@ class Probe:
             if time.monotonic() > deadline:
                 break
             time.sleep(STEP)
-        time.sleep(RELEASE_PERIOD + 1)
+        time.sleep(self._settle)
         return self.read()
 
 

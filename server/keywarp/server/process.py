@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import cv2
 import uvicorn
 
+from keywarp.engines.memory import limit_arenas
 from keywarp.server.app import create_app, service_of
 from keywarp.server.connections import (
     BACKLOG,
@@ -123,6 +124,7 @@ def run(settings: Settings) -> None:
         EngineError: If a model can't be compiled or run.
         OSError: If the server can't listen on its address.
     """
+    limit_arenas()
     # The threads of OpenCV look for work long after a call, and give way hundreds of times a frame to those of the
     # networks, which do the same. Its work on a frame is too small to share.
     cv2.setNumThreads(1)

@@ -85,8 +85,9 @@ def load(
     Prints the latency, counted from when each frame was due, by kind of frame,
     the share and age of key frames, lost frames by reason, and the processor
     time of server and generator. A frame that the server has no room for is
-    lost. With --ramp, finds how many cameras the server can take; steps in which
-    the generator itself is late are repeated, and never count against it.
+    lost. With --ramp, finds how many cameras the server can take. A step that
+    misses the objective while the generator itself is late is tried up to three
+    times. If it is late each time, it counts as a miss, and the limit may be higher.
 
     Example: keywarp bench load --ramp --objective p99=200ms --codec h264 --size 640x360 --against-interval 1
     """

@@ -31,10 +31,9 @@ def describe_step(step: Step, objective: Objective | None) -> str:
     p99 = f"p99 {1000 * step.tally.all_latencies.percentile(99):.0f} ms"
     if objective is None:
         return f"{name}: {p99}"
-    if step.is_late(objective.tightest):
-        return f"{name}: {p99}, not judged: the generator was late"
     missed = objective.misses(step.tally)
-    return f"{name}: {p99}, {'missed: ' + ', '.join(missed) if missed else 'met'}"
+    late = " (the generator was late)" if missed and step.is_late(objective.tightest) else ""
+    return f"{name}: {p99}, {'missed: ' + ', '.join(missed) if missed else 'met'}{late}"
 
 
 def print_steps(console: Console, steps: Sequence[Step]) -> None:

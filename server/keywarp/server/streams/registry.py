@@ -107,11 +107,12 @@ class StreamRegistry:
         """Keep giving memory back to the system in which streams were that ended. This never returns.
 
         glibc keeps what is freed in pools of several threads. After 10,000 streams that came and went, a sixth of the
-        server's memory was such.
+        server's memory was such. Meanwhile threads may wait for a pool, up to 60 ms on a busy machine, so that it must
+        wait until no stream is left.
         """
         while True:
             await asyncio.sleep(RELEASE_PERIOD)
-            if self._removed:
+            if self._removed and not self._streams:
                 self._removed = 0
                 await asyncio.to_thread(release_unused_memory)
 
