@@ -39,10 +39,11 @@ def serving(
         within: A command that runs the server in other surroundings, such as `ip netns exec NAME`.
         log: The file for its log, or None to show it.
     """
+    errors = log.open("w") if log else None
     process = subprocess.Popen(
         [*within, sys.executable, "-m", "keywarp.cli", "serve", "--port", "0", "--models", str(models), *options],
         stdout=subprocess.PIPE,
-        stderr=log.open("w") if log else None,
+        stderr=errors,
         encoding="utf-8",
     )
     watchdog = threading.Timer(START_SECONDS, process.kill)
@@ -62,6 +63,8 @@ def serving(
         watchdog.cancel()
         process.kill()
         process.wait()
+        if errors:
+            errors.close()
         if process.stdout is not None:
             process.stdout.close()
 
