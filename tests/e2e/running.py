@@ -53,7 +53,7 @@ def serving(
         line = process.stdout.readline()
         assert line.startswith("keywarp: listening on "), line
         url = line.split()[-1]
-        while not httpx.get(f"{url}/readyz").is_success:
+        while not httpx.get(f"{url}/readyz", timeout=START_SECONDS).is_success:
             time.sleep(0.05)
         watchdog.cancel()
         yield Server(url, process)

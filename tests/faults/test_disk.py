@@ -28,13 +28,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def disk(folder: Path, *options: str) -> Iterator[Path]:
     """Mount a small file system until the block ends."""
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", ",".join((f"size={SIZE}k", *options)), "tmpfs", folder]
+    mount = ["mount", "-t", "tmpfs", "-o", ",".join((f"size={SIZE}k", *options)), "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("file systems can't be mounted here: run the tests as root")
     try:
         yield folder
     finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def counted(url: str, outcome: str) -> int:
