@@ -1,8 +1,11 @@
 """A wall clock that jumps, as after a wrong NTP answer, under a server whose streams and rules go on."""
 
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from keywarp.client import Client
@@ -12,7 +15,7 @@ from tests.e2e.test_cameras import PATIENCE, eventually
 from tests.faults.viewers import FPS, check_each_frame_once, viewing
 from tests.tiny_bundle import tiny_bundle
 
-LIBRARY = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+LIBRARY = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 VIEWERS = 2
 
 
@@ -23,7 +26,7 @@ def test_streams_and_events_go_on_when_the_clock_jumps(tmp_path: Path) -> None:
     clock = tmp_path / "clock"
     clock.write_text("+0")
     within = (
-        *("env", f"LD_PRELOAD={LIBRARY}", f"FAKETIME_TIMESTAMP_FILE={clock}", "FAKETIME_NO_CACHE=1"),
+        *("env", f"LD_PRELOAD={LIBRARY}", f"FAKETIME_TIMESTAMP_FILE={clock}", "FAKETIME_CACHE_DURATION=1"),
         *("FAKETIME_DONT_FAKE_MONOTONIC=1", "OMP_NUM_THREADS=1"),
     )
     with (
@@ -36,17 +39,24 @@ def test_streams_and_events_go_on_when_the_clock_jumps(tmp_path: Path) -> None:
             counts = [len(viewer.frames) for viewer in viewers]
             eventually(lambda: all(len(v.frames) > n + FPS for v, n in zip(viewers, counts, strict=True)))
 
-        client.set_rules("viewer-0", Rules(rules={"any": Rule()}))
-        more_results()
-        started = client.events("viewer-0")
-        for jump in ("+1d", "-1d", "+0"):
-            clock.write_text(jump)
+        def jump(days: int) -> None:
+            clock.write_text(f"{days:+}d")
+            eventually(lambda: round((server_time() - datetime.now(UTC)) / timedelta(days=1)) == days)
+
+        def server_time() -> datetime:
+            return parsedate_to_datetime(httpx.get(f"{server.url}/healthz", timeout=PATIENCE).headers["date"])
+
+        for days in (1, -1, 0):
+            jump(days)
             more_results()
-        assert len({httpx.get(f"{server.url}/v1/streams/viewer-{n}").json()["id"] for n in range(VIEWERS)}) == VIEWERS
-        clock.write_text("-1d")
-        client.set_rules("viewer-0", Rules())  # ends the event, a day before it started
-        ended = client.events("viewer-0")
+        client.create_stream("door")
+        client.set_rules("door", Rules(rules={"red": Rule(classes=("red",))}))
+        list(client.stream([np.full((48, 64, 3), (255, 0, 0), np.uint8)] * 10, stream_id="door"))
+        started = client.events("door")
+        jump(-1)
+        client.set_rules("door", Rules())  # ends the event, a day before it started
+        ended = client.events("door")
     check_each_frame_once(viewers)
     assert not any(viewer.reconnects for viewer in viewers)
-    assert started
+    assert [event.state for event in started] == ["started"]
     assert all(event.state == "ended" and event.end and event.end >= event.start for event in ended), ended
