@@ -16,7 +16,7 @@ from tests.faults.viewers import FPS, check_each_frame_once, viewing
 from tests.tiny_bundle import tiny_bundle
 
 LIBRARY = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
-VIEWERS = 2
+VIEWERS = 1
 
 
 def test_streams_and_events_go_on_when_the_clock_jumps(tmp_path: Path) -> None:
@@ -46,14 +46,14 @@ def test_streams_and_events_go_on_when_the_clock_jumps(tmp_path: Path) -> None:
         def server_time() -> datetime:
             return parsedate_to_datetime(httpx.get(f"{server.url}/healthz", timeout=PATIENCE).headers["date"])
 
-        for days in (1, -1, 0):
+        for days in (1, -1):
             jump(days)
             more_results()
         client.create_stream("door")
         client.set_rules("door", Rules(rules={"red": Rule(classes=("red",))}))
         list(client.stream([np.full((48, 64, 3), (255, 0, 0), np.uint8)] * 10, stream_id="door"))
         started = client.events("door")
-        jump(-1)
+        jump(-2)
         client.set_rules("door", Rules())  # ends the event, a day before it started
         ended = client.events("door")
     check_each_frame_once(viewers)
