@@ -14,6 +14,7 @@ from keywarp.client import (
     StreamBusyError,
     StreamError,
     StreamGoneError,
+    StreamTakenOverError,
     UnavailableError,
 )
 from keywarp.client.connecting import retry_after
@@ -83,6 +84,7 @@ def test_the_wait_that_the_server_asks_for_is_kept_if_there_is_time(error: ApiEr
         (StreamError(1011), False),
         (StreamError(4400), False),
         (StreamGoneError(4410), False),
+        (StreamTakenOverError(4423), False),
         (StreamGoneError(4410, problem=Problem(title="Gone", status=410, retry_after=1)), True),
         (ResumeError(""), False),
         (KeywarpError(""), False),

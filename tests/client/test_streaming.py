@@ -29,6 +29,7 @@ from keywarp.client import (
     StreamBusyError,
     StreamError,
     StreamGoneError,
+    StreamTakenOverError,
     UnavailableError,
     open_source,
 )
@@ -213,6 +214,7 @@ def test_skipped_frames_are_counted() -> None:
         (CloseCode.NOT_FOUND, ModelNotFoundError),
         (CloseCode.STREAM_BUSY, StreamBusyError),
         (CloseCode.STREAM_GONE, StreamGoneError),
+        (CloseCode.TAKEN_OVER, StreamTakenOverError),
         (CloseCode.BAD_MEDIA, MediaError),
         (CloseCode.SERVICE_RESTART, UnavailableError),
         (CloseCode.TRY_AGAIN_LATER, UnavailableError),

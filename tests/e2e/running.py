@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -27,17 +27,23 @@ class Server:
 
 
 @contextmanager
-def serving(*options: str, models: Path = MODELS, status: int = 0) -> Iterator[Server]:
+def serving(
+    *options: str, models: Path = MODELS, status: int = 0, within: Sequence[str | Path] = (), log: Path | None = None
+) -> Iterator[Server]:
     """Run `keywarp serve` on a free port until the block ends; it must then stop by itself on SIGTERM.
 
     Args:
         options: Options of the command.
         models: The folder of models.
         status: The exit status that it must have; -9 if the block kills it.
+        within: A command that runs the server in other surroundings, such as `ip netns exec NAME`.
+        log: The file for its log, or None to show it.
     """
+    errors = log.open("w") if log else None
     process = subprocess.Popen(
-        [sys.executable, "-m", "keywarp.cli", "serve", "--port", "0", "--models", str(models), *options],
+        [*within, sys.executable, "-m", "keywarp.cli", "serve", "--port", "0", "--models", str(models), *options],
         stdout=subprocess.PIPE,
+        stderr=errors,
         encoding="utf-8",
     )
     watchdog = threading.Timer(START_SECONDS, process.kill)
@@ -47,7 +53,7 @@ def serving(*options: str, models: Path = MODELS, status: int = 0) -> Iterator[S
         line = process.stdout.readline()
         assert line.startswith("keywarp: listening on "), line
         url = line.split()[-1]
-        while not httpx.get(f"{url}/readyz").is_success:
+        while not httpx.get(f"{url}/readyz", timeout=START_SECONDS).is_success:
             time.sleep(0.05)
         watchdog.cancel()
         yield Server(url, process)
@@ -57,6 +63,8 @@ def serving(*options: str, models: Path = MODELS, status: int = 0) -> Iterator[S
         watchdog.cancel()
         process.kill()
         process.wait()
+        if errors:
+            errors.close()
         if process.stdout is not None:
             process.stdout.close()
 

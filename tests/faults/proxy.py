@@ -21,16 +21,18 @@ START_SECONDS = 20.0
 
 
 @contextmanager
-def haproxy(folder: Path, servers: Sequence[str]) -> Iterator[str]:
+def haproxy(folder: Path, servers: Sequence[str], port: int = 0) -> Iterator[str]:
     """Run haproxy in front of servers until the block ends, and give its URL.
 
-    Only the address that it listens on and the servers' differ from the shipped configuration.
+    It listens on a free port, unless one is given. Only its address and the servers' differ from the shipped
+    configuration.
     """
     command = shutil.which("haproxy", path=PATH)
     if not command:
         pytest.skip("no haproxy: `make packages` installs it")
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", port))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     named = "\n".join(f"    server s{number} {urlsplit(url).netloc}" for number, url in enumerate(servers, 1))
     text = CONFIGURATION.read_text().replace("bind :8080", f"bind {address}")

@@ -407,9 +407,10 @@ def test_only_pulled_streams_can_be_paused_and_only_others_can_be_fed(
     web.responders["/silent"] = silent(hang_up)
     stream = pull(puller, f"{web.address}/silent")
     assert puller.frame(stream).status_code == 409
-    with puller.connect(stream) as talk:
-        talk.send(Hello())
-        assert talk.close_code() == 4409
+    for hello in (Hello(), Hello(resumed=True)):
+        with puller.connect(stream) as talk:
+            talk.send(hello)
+            assert talk.close_code() == 4409
 
 
 @pytest.mark.parametrize(

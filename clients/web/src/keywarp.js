@@ -49,6 +49,7 @@ const CLOSE_MESSAGES = new Map([
   [4409, "another connection feeds this stream"],
   [4410, "the stream was deleted or has expired"],
   [4422, "the server can't decode the video"],
+  [4423, "the stream goes on over another connection"],
   [4429, "the client sent more messages than the credit allows"],
 ]);
 

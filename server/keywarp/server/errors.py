@@ -13,6 +13,7 @@ ServerError
 ├── StreamConflictError    409 / 4409  the stream exists already, or another producer feeds it
 ├── NotPulledError         409 / 4409  pause or resume of a stream that isn't pulled
 ├── StreamClosedError      410 / 4410  the stream was deleted, or expired while idle
+├── StreamTakenOverError   423 / 4423  the client goes on over another connection
 ├── TooLargeError          413 / 1009  a message or body with too many bytes
 ├── UnsupportedMediaError  415 / 4400  a body that can't be decoded
 ├── LoadFailedError        422 / 1011  a model that can't be loaded
@@ -159,6 +160,12 @@ class StreamClosedError(ServerError):
         """
         super().__init__(detail)
         self.retry_after = 1 if expired else None
+
+
+class StreamTakenOverError(ServerError):
+    """The stream goes on over another connection of the same client, which has resumed it."""
+
+    status, close, reason = HTTPStatus.LOCKED, CloseCode.TAKEN_OVER, "taken_over"
 
 
 class TooLargeError(ServerError):

@@ -25,10 +25,12 @@ from keywarp.protocol import Hello
 from keywarp.protocol.events import Event, Rules
 from keywarp.server.errors import EventStoreError, SiteError
 from keywarp.server.events.backlog import Backlog
-from keywarp.server.events.store import EventQuery, EventStore
+from keywarp.server.events.steady_clock import SteadyClock
+from keywarp.server.events.store import SWEEP_EVERY, EventQuery, EventStore
 from keywarp.server.events.watcher import Report, Watcher
 from keywarp.server.process import Server
 from keywarp.server.settings import Settings
+from tests.server.clock import Clock
 from tests.server.conftest import Running, Starter, eventually
 from tests.server.media import B_FRAMES, GREEN, RED, encode, jpeg, plain
 from tests.server.sinks.test_sinks import Hook, broker, free_port, hasty, hook, lines, write_site  # noqa: F401
@@ -405,6 +407,8 @@ def test_home_assistant_forgets_rules_and_cameras_that_are_gone(start: Starter, 
 
 # -- the store ---------------------------------------------------------------------------------------------------------
 
+DAY = 86_400.0  # seconds
+
 
 def report(number: int, age: timedelta = timedelta(0), state: str = "ended") -> Report:
     now = datetime.now(UTC) - age
@@ -428,6 +432,43 @@ def test_old_events_and_those_beyond_the_limit_are_deleted(tmp_path: Path) -> No
         await store.close()
         store = EventStore(tmp_path, days=1, limit=3)
         assert await ids(store) == ["e5", "e4", "e3"]
+        await store.close()
+
+    asyncio.run(write())
+
+
+def test_a_clock_that_jumps_forward_deletes_events_only_if_it_lasts(tmp_path: Path) -> None:
+    jump, passed = Clock(), Clock()  # ahead of the true time; monotonic
+    jump.now = 0.0
+    true = time.time()
+
+    def open_store() -> EventStore:
+        def open_clock(seen: float | None) -> SteadyClock:
+            return SteadyClock(seen, lambda: true + jump() + passed() - 1000, passed)
+
+        return EventStore(tmp_path, days=1, limit=999, open_clock=open_clock)
+
+    async def write_many(store: EventStore, first: int) -> int:
+        for number in range(first, first + SWEEP_EVERY):
+            store.write(report(number))
+        return len(await store.query(EventQuery(limit=999)))
+
+    async def write() -> None:
+        store = open_store()
+        assert await write_many(store, 0) == SWEEP_EVERY
+        jump.now = 400 * DAY
+        assert await write_many(store, 1000) == 2 * SWEEP_EVERY
+        await store.close()
+        store = open_store()  # which an operator may try
+        assert await write_many(store, 2000) == 3 * SWEEP_EVERY
+        jump.now = 0.0
+        assert await write_many(store, 3000) == 4 * SWEEP_EVERY
+        jump.now = 400 * DAY
+        assert await write_many(store, 4000) == 5 * SWEEP_EVERY
+        passed.now += 0.9 * DAY  # all are of the true time at the start
+        assert await write_many(store, 5000) == 6 * SWEEP_EVERY
+        passed.now += 0.2 * DAY
+        assert await write_many(store, 6000) == 0
         await store.close()
 
     asyncio.run(write())

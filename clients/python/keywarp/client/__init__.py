@@ -23,6 +23,7 @@ from keywarp.client.errors import (
     StreamBusyError,
     StreamError,
     StreamGoneError,
+    StreamTakenOverError,
     TableError,
     UnavailableError,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "StreamBusyError",
     "StreamError",
     "StreamGoneError",
+    "StreamTakenOverError",
     "TableError",
     "UnavailableError",
     "Watch",

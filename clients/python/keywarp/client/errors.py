@@ -11,6 +11,7 @@ KeywarpError
 │   ├── ModelNotFoundError      it has no such model (4404)
 │   ├── StreamBusyError         another connection feeds this stream (4409)
 │   ├── StreamGoneError         the stream was deleted or has expired (4410)
+│   ├── StreamTakenOverError    it goes on over another connection, which has resumed it (4423)
 │   ├── MediaError              it can't decode the video (1003, 1009, 4422)
 │   └── UnavailableError        it is restarting, or full: try again later (1001, 1012, 1013)
 ├── ProtocolError           the server doesn't speak `keywarp.v1`
@@ -132,6 +133,10 @@ class StreamGoneError(StreamError):
     """The stream was deleted or has expired."""
 
 
+class StreamTakenOverError(StreamError):
+    """The stream goes on over another connection, which has resumed it: two programs use the same id."""
+
+
 class MediaError(StreamError):
     """The server can't decode the video."""
 
@@ -151,6 +156,7 @@ _KINDS: dict[int, type[StreamError]] = {
     CloseCode.NOT_FOUND: ModelNotFoundError,
     CloseCode.STREAM_BUSY: StreamBusyError,
     CloseCode.STREAM_GONE: StreamGoneError,
+    CloseCode.TAKEN_OVER: StreamTakenOverError,
     CloseCode.BAD_MEDIA: MediaError,
 }
 
@@ -164,6 +170,7 @@ _MEANING: dict[int, str] = {
     CloseCode.NOT_FOUND: "it has no such model",
     CloseCode.STREAM_BUSY: "another connection feeds this stream",
     CloseCode.STREAM_GONE: "the stream was deleted or has expired",
+    CloseCode.TAKEN_OVER: "the stream goes on over another connection",
     CloseCode.BAD_MEDIA: "it can't decode the video",
 }
 

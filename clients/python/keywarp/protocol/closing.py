@@ -19,4 +19,5 @@ class CloseCode(IntEnum):
     STREAM_BUSY = 4409  # another connection feeds this stream
     STREAM_GONE = 4410  # the stream was deleted, or expired while it was idle
     BAD_MEDIA = 4422  # the video can't be decoded
+    TAKEN_OVER = 4423  # the stream goes on over another connection, whose `hello` has resumed it
     CREDIT_EXCEEDED = 4429  # the client sent more messages than the credit allows

@@ -380,7 +380,8 @@ class Hello(WatchedOptions):
     # isn't in its packets; None: as the packets say
     orientation: int | None = Field(default=None, ge=1, le=8)
     # Whether the client goes on with a stream after a break. Then the other options are those of `ready`, with which
-    # the stream is created if it is gone; one that is still there keeps its own
+    # the stream is created if it is gone; one that is still there keeps its own. A connection of the same client that
+    # still feeds it is closed
     resumed: bool | None = None
 
     @model_validator(mode="after")

@@ -8,13 +8,14 @@ import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Final, TypeVar
 
 from keywarp.protocol.events import Event
 from keywarp.server.errors import EventStoreError
 from keywarp.server.events.backlog import Backlog
+from keywarp.server.events.steady_clock import SteadyClock
 from keywarp.server.events.watcher import Report
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class EventStore:
         limit: int,
         count: Count = lambda outcome, number: None,  # noqa: ARG005
         retry_every: float = RETRY_EVERY,
+        open_clock: Callable[[float | None], SteadyClock] = SteadyClock,
     ) -> None:
         """Open the database. Events that an earlier server left open end where they started.
 
@@ -72,6 +74,7 @@ class EventStore:
             limit: The most events that are kept.
             count: Is told what was `written`, the attempts that `failed`, and what was `missed` for good.
             retry_every: Seconds between attempts to write what the database couldn't take.
+            open_clock: Makes the clock by which events grow old, from the start of the newest of them.
 
         Raises:
             EventStoreError: The database can't be opened, or another server uses the folder.
@@ -82,6 +85,7 @@ class EventStore:
         self._written = 0
         self._count = count
         self._retry_every = retry_every
+        self._open_clock = open_clock
         self._retry: asyncio.TimerHandle | None = None
         self._queued = 0
         self._backlog = Backlog()  # used on the thread only
@@ -189,6 +193,8 @@ class EventStore:
         self._database.execute("PRAGMA synchronous = NORMAL")  # a power failure may take the last events, nothing else
         self._database.executescript(_TABLE)
         self._database.execute(f"PRAGMA user_version = {VERSION}")
+        (newest,) = self._database.execute("SELECT max(start) FROM events").fetchone()
+        self._clock = self._open_clock(newest)
         for (content,) in self._database.execute("SELECT content FROM events WHERE NOT ended").fetchall():
             event = Event.model_validate_json(content)
             self._write(Report(event.model_copy(update={"state": "ended", "end": event.start})))
@@ -252,7 +258,7 @@ class EventStore:
 
     def _sweep(self) -> None:
         """Delete events that are too old or too many."""
-        oldest = (datetime.now(UTC) - timedelta(days=self._days)).timestamp()
+        oldest = self._clock.now() - timedelta(days=self._days).total_seconds()
         self._database.execute("DELETE FROM events WHERE start < ?", (oldest,))
         self._database.execute(
             "DELETE FROM events WHERE id IN (SELECT id FROM events ORDER BY start DESC LIMIT -1 OFFSET ?)",

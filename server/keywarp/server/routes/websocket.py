@@ -130,6 +130,10 @@ class WebSocketConnection:
         hello = await self._receive_hello()
         rules = _rules(hello)
         stream = self._service.streams.get(stream_id)
+        if stream and hello.resumed:
+            self._service.refuse_if_draining()
+            await stream.take_over(self._quota)
+            stream = self._service.streams.get(stream_id)  # None if that connection had created it
         created = stream is None  # the connection removes a stream that it created
         if stream is None:
             stream = await self._service.create_watched(hello, stream_id, rules or Rules(), self._quota)
@@ -138,7 +142,7 @@ class WebSocketConnection:
             if not hello.resumed:
                 _refuse_other_options(stream, hello, rules)
         try:
-            async with stream.connected():
+            async with stream.connected(self._quota):
                 with self._service.in_flight():
                     return await self._stream(stream, hello)
         finally:
@@ -185,8 +189,8 @@ class WebSocketConnection:
         decoder = open_decoder(hello.codec, options, chunks=chunks)
         pipeline = Pipeline(stream, decoder, self._quota)
         try:
-            guards = self._receive_all(stream), stream.raise_when_closed(), self._stop_when_draining()
-            async with task_scope(*guards, self._tell_changes(stream)) as tasks:
+            ends = stream.raise_when_closed(), stream.raise_when_taken_over(), self._stop_when_draining()
+            async with task_scope(self._receive_all(stream), *ends, self._tell_changes(stream)) as tasks:
                 tasks.create_task(pipeline.feed(self._payloads()))
                 async for response in pipeline.responses():
                     await self._send_response(response, self._window + pipeline.consumed)

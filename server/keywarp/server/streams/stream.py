@@ -35,6 +35,7 @@ from keywarp.server.errors import (
     SizeRefusedError,
     StreamClosedError,
     StreamConflictError,
+    StreamTakenOverError,
 )
 from keywarp.server.models.replicas import Replica
 from keywarp.server.security.quotas import Quota
@@ -100,7 +101,10 @@ class Stream:
         self._session = self._open_session()
         self._load = replica.device.add_stream()
         self._left = asyncio.Event()  # set when the stream leaves its replica
-        self._connected = False
+        self._disconnected = asyncio.Event()  # cleared while a connection feeds it
+        self._disconnected.set()
+        self._taken_over = asyncio.Event()  # asks that connection to end
+        self._feeder: Quota | None = None  # of the client whose other connections may take it over
         self._single_frames = asyncio.Lock()  # held while a single frame is processed
         self._next = 0  # index of the next frame
         self._gap = False  # whether frames are missing before one of those that were dropped
@@ -113,6 +117,10 @@ class Stream:
         self._created = self._touched = time.monotonic()
         self._last_result: float | None = None  # its monotonic seconds
         self._frames = self._key_frames = self._errors = self._dropped = 0
+
+    @property
+    def _connected(self) -> bool:
+        return not self._disconnected.is_set()
 
     @property
     def idle(self) -> float:
@@ -196,24 +204,48 @@ class Stream:
     # -- the producer --------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def connected(self) -> AsyncIterator[None]:
+    async def connected(self, feeder: Quota | None = None) -> AsyncIterator[None]:
         """Make the caller the stream's only producer.
+
+        Args:
+            feeder: The quota of a client that may go on over another connection, see `take_over`; or None.
 
         Raises:
             StreamConflictError: Another connection feeds the stream, or single frames are coming in.
         """
         if self._connected or self._single_frames.locked():
             raise StreamConflictError(f"another connection feeds stream {self.id!r}")
-        self._connected = True
+        self._disconnected.clear()
+        self._taken_over.clear()
+        self._feeder = feeder
         try:
             await self.restart()
             yield
         finally:
-            self._connected = False
+            self._feeder = None
+            self._disconnected.set()
             self._touched = time.monotonic()
             self._skipped = 0  # to single frames, those that were dropped at the end are a gap
             self._vectors.clear()
             self._cancel_queued()
+
+    async def take_over(self, feeder: Quota) -> None:
+        """End the connection that feeds the stream, if it is the same client's. Then it isn't connected any more.
+
+        A client may have lost a connection that still looks healthy from here.
+        """
+        if self._feeder is feeder:
+            self._taken_over.set()
+            await self._disconnected.wait()
+
+    async def raise_when_taken_over(self) -> None:
+        """Wait until the client goes on over another connection.
+
+        Raises:
+            StreamTakenOverError: It does. The method never returns normally.
+        """
+        await self._taken_over.wait()
+        raise StreamTakenOverError(f"stream {self.id!r} goes on over another connection")
 
     async def change(self, options: StreamOptions, schedule: ScheduleOptions) -> None:
         """Go on with other options, from the next frame on. A pull connects again if the mode is another one."""
