@@ -4,7 +4,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
+import numpy as np
+
 from keywarp.engines.backends.interface import Backend, Program, Tensor
+from keywarp.engines.batching import of_frame
 from keywarp.engines.fusion import FusedGraph
 from keywarp.engines.postprocessing import Postprocessor
 from keywarp.engines.slicing import slice_graph
@@ -22,6 +25,31 @@ class Slice:
         """Run the slice on what earlier ones gave, and return what later ones need, and all outputs so far."""
         found = {**tensors, **self.program.run({name: tensors[name] for name in self.inputs})}
         return {name: tensor for name, tensor in found.items() if name in self.kept}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """A program for the propagated frames of several streams at once, see `fuse_frames`."""
+
+    program: Program
+    frames: int  # that it takes
+
+    def run(self, inputs: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """Run frames together.
+
+        Args:
+            inputs: What the graph for one frame takes, for each frame, at least one and at most `frames`. If they are
+                fewer, the last one is computed several times.
+
+        Returns:
+            What the graph for one frame gives, for each frame, in arrays of the program; see `Program.run`.
+        """
+        padded = [inputs[min(number, len(inputs) - 1)] for number in range(self.frames)]
+        found = self.program.run(
+            {of_frame(number, name): tensor for number, frame in enumerate(padded) for name, tensor in frame.items()}
+        )
+        arrays = {name: np.asarray(tensor) for name, tensor in found.items()}  # nothing of them stays on the device
+        return [{name: array[n : n + 1] for name, array in arrays.items()} for n in range(len(inputs))]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
