@@ -13,9 +13,9 @@ from keywarp.engines.backends.interface import Tensor
 from keywarp.engines.backends.warping import insert_plugin, simplify
 from keywarp.engines.bundle import Bundle, make_bundle
 from keywarp.engines.fusion import CURRENT, FLOW, FRAME, KEY, PLAIN, GraphStyle, fuse_frames, fuse_key
+from keywarp.engines.gathering import Batch
 from keywarp.engines.last_step import cut_last_step
 from keywarp.engines.motion import MotionSource
-from keywarp.engines.programs import Batch
 from tests.engines.tensorrt.test_last_step import regions_bundle
 from tests.engines.test_fusion import noise
 from tests.tiny_bundle import graph_of, tiny_bundle
