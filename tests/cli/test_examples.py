@@ -49,13 +49,14 @@ def test_the_examples_of_a_command_parse(
     assert EXAMPLE not in (command.help or "")
     examples = [text.removeprefix(EXAMPLE) for text in (command.epilog or "").split("\n\n")]
     assert all(examples), "there is no example"
+    (tmp_path / "videos").mkdir()
     for example in examples:
         lines = [shlex.split(line) for line in example.split("&&")]
         assert lines[0][: len(words) + 1] == ["keywarp", *words]
         for line in lines:
             if line[0] == "keywarp":
                 called, arguments = find(line[1:])
-                for file in [word for word in arguments if word.endswith((".toml", ".pt", ".onnx", ".mp4"))]:
+                for file in [word for word in arguments if word.endswith((".toml", ".pt", ".onnx", ".mp4", ".txt"))]:
                     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)  # some must exist
                     (tmp_path / file).touch()
                 called.make_context(" ".join(words), [*arguments])  # raises if it doesn't parse

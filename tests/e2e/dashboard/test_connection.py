@@ -57,9 +57,9 @@ def test_the_page_notices_a_server_that_never_responds(browser: Browser, server:
         """)
         page.reload()
         expect(page.locator("#server")).to_have_text("Live")
-        page.route("**/v1/streams", lambda _: None)
+        page.route("**/v1/fleet", lambda _: None)
         expect(page.locator("#server")).to_have_text("No response, retrying")
-        page.unroute("**/v1/streams")
+        page.unroute("**/v1/fleet")
         expect(page.locator("#server")).to_have_text("Live")
 
 

@@ -175,19 +175,19 @@ def test_what_the_server_refuses_is_said_in_words_and_stays_until_it_is_discarde
     httpx.post(f"{server.url}/v1/streams", json={"id": "door"}).raise_for_status()
     with visiting(browser, f"{server.url}/#/streams/door/rules") as visit:
         page = visit.page
-        page.get_by_label("Events go to").fill("nobody")
+        page.get_by_label("Time zone").fill("Mars/Olympus")
         page.get_by_role("button", name="Save").click()
-        expect(page.get_by_role("alert")).to_contain_text("nobody")
+        expect(page.get_by_role("alert")).to_contain_text("Mars/Olympus")
         page.get_by_role("button", name="Add a rule").click()
         page.get_by_label("Name", exact=True).fill("no spaces!")
         page.get_by_role("button", name="Save").click()
         expect(page.get_by_role("alert")).to_contain_text("A name has 1 to 64 letters")
         open_view(page, "Models")
         page.goto(f"{server.url}/#/streams/door/rules")
-        expect(page.get_by_label("Events go to")).to_have_value("nobody")
+        expect(page.get_by_label("Time zone")).to_have_value("Mars/Olympus")
         expect(page.get_by_text("Not saved")).to_be_visible()
         page.get_by_role("button", name="Discard").click()
-        expect(page.get_by_label("Events go to")).to_have_value("")
+        expect(page.get_by_label("Time zone")).to_have_value("UTC")
         assert rules_of(server, "door")["rules"] == {}
     httpx.delete(f"{server.url}/v1/streams/door").raise_for_status()
 

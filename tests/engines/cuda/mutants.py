@@ -92,7 +92,7 @@ DETECTION_MUTANTS = (
     _mutant("only neighbours compared", "const int other = word * 64 + bit;", "const int other = word * 63 + bit;"),
     _mutant("removed ones remove", "gone[n / 64] >> (n % 64) & 1) ++n", "false) ++n"),
     _mutant("one left out after 64 that are gone", "(n | 63) + 1;", "(n | 63) + 2;"),
-    _mutant("empty ones stay", "if (is_empty(boxes[n])) continue;", ""),
+    _mutant("empty ones stay", "if (is_empty(boxes[n])) continue;", "if (is_empty(boxes[n]) && n < 0) continue;"),
     _mutant("one more than the limit", "stay < limit", "stay <= limit"),
     _mutant("rounds down", "+ 0.5))", "))"),
     _mutant("empty regions have no cell", "last - first > 1 ? last - first : 1", "last - first"),

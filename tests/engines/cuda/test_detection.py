@@ -168,6 +168,9 @@ def test_the_device_finds_the_hosts_objects_in_50_frames_of_a_street(shim: Libra
 
 @pytest.mark.parametrize("mutant", DETECTION_MUTANTS, ids=lambda m: m.name)
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning", "ignore:overflow:RuntimeWarning")
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # buffers are checked when they are freed, too
 def test_a_planted_mistake_is_detected(mutant: Mutant, tmp_path: Path) -> None:
     shim = Library(tmp_path, "detection", mutant)
     apart = SETTINGS.model_copy(update={"iou": 0.0, "proposal_iou": 0.0})
