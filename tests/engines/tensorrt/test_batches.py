@@ -108,7 +108,7 @@ def spoil(engine: Engine, session: StreamSession, monkeypatch: pytest.MonkeyPatc
     mine, frames = threading.local(), list[Any]()
 
     def images(frame: Any, placement: Any) -> Any:
-        found = original(frame, placement)
+        found: Any = original(frame, placement)
         if getattr(mine, "wrong", False):
             found.seen = found.seen[:, :-1]
         return found
