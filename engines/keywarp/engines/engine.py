@@ -21,9 +21,9 @@ from keywarp.engines.backends.interface import DeviceTensor, Tensor
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.cache import prune
 from keywarp.engines.devices import Gpu
-from keywarp.engines.errors import BackendError, MotionError, TooManySizesError
+from keywarp.engines.errors import BackendError, BundleError, MotionError, TooManySizesError
 from keywarp.engines.frames import Frame, FrameImages, Preparation, images_of
-from keywarp.engines.fusion import CURRENT, FLOW, FRAME, KEY, fuse_all, kept
+from keywarp.engines.fusion import CURRENT, FLOW, FRAME, KEY, FusedGraph, GraphStyle, fuse_all, fuse_frames, kept
 from keywarp.engines.memory import release_unused_memory
 from keywarp.engines.motion import (
     DIS,
@@ -46,7 +46,7 @@ from keywarp.engines.placement import Placement
 from keywarp.engines.postprocessing import Postprocessor, open_postprocessor
 from keywarp.engines.precisions import choose_precision
 from keywarp.engines.preparation import input_size, place
-from keywarp.engines.programs import Compiled, Programs, compile_graphs
+from keywarp.engines.programs import PLACES, Compiled, Programs, compile_graphs
 from keywarp.engines.reliability import rate
 from keywarp.engines.result import FrameKind, FrameResult, Output
 
@@ -137,6 +137,7 @@ class Engine:
         lanes: The number of frames of different streams that run at the same time.
         in_flight: Whether these are in flight on the whole device, as on a GPU, not each on its share of it.
         slices: The greatest number of slices in which a key frame is computed if it overlaps with other frames.
+        batch: The greatest number of propagated frames of different streams that are computed at once.
         frames: Keeps frames that a decoder leaves in the GPU's memory, or None if frames must be arrays.
     """
 
@@ -155,6 +156,7 @@ class Engine:
         keep_features: bool = False,
         lanes: int = 1,
         slices: int = 1,
+        batch: int = 1,
     ) -> None:
         """Open the backend. Graphs are compiled by `prepare`, or when the first frame of a size is processed.
 
@@ -178,6 +180,9 @@ class Engine:
                 flight: each lane has buffers and a stream of its own, and all have the same weights.
             slices: The greatest number of slices in which the features of a key frame are computed, so that other
                 frames can be processed in between, see `StreamSession`. Small networks have fewer, and a GPU has one.
+            batch: The greatest number of propagated frames of different streams that a GPU computes at once, if it is
+                busy anyway, see `Gatherer`. It takes more than two lanes. On a processor batches gain nothing, so that
+                it has none.
 
         Raises:
             BackendError: If the backend can't be opened.
@@ -213,6 +218,9 @@ class Engine:
         self.lanes = lanes
         self.in_flight = self.backend.in_flight
         self.slices = slices if self.backend.name in ON_CPU else 1
+        self.batch = batch if self.in_flight and lanes > PLACES and not self._copies else 1
+        if self.batch < batch:
+            log.info("model %s: propagated frames run one by one, since batches take a GPU and 3 lanes", bundle.name)
         stride, downscale = bundle.manifest.finest.stride, bundle.manifest.flow.downscale
         self._stride = stride
         self._checks = stride % downscale == 0  # otherwise no pixels of the small image belong to a cell
@@ -348,7 +356,6 @@ class Engine:
             return replace(result, motion=self.motion, features=key.copied.features)
         placement = key.placement
         programs = self._compiled(placement.size).on(lane)
-        assert programs.propagate is not None
         images = self._images(frame, placement)
         small = images.small
         assert key.small is not None
@@ -369,8 +376,7 @@ class Engine:
             checked = self._check(small, flow, key)
             flow = checked.flow
             inputs[FLOW] = placement.spread(flow, self._stride)
-        with programs.lock:
-            outputs = programs.propagate.run(inputs)
+        with programs.lock, programs.run_propagate(inputs) as outputs:
             result = _postprocess(programs.postprocessor, outputs, placement, frame, FrameKind.PROPAGATED, started)
             features = self._kept_features(outputs, placement)
             if not self._takes_flow:
@@ -541,12 +547,23 @@ class Engine:
         def postprocessor() -> Postprocessor:
             return open_postprocessor(self.bundle.manifest, height, width, style)
 
-        return compile_graphs(self.backend, graphs, postprocessor, self.lanes, self.slices)
+        return compile_graphs(
+            self.backend, graphs, postprocessor, self.lanes, self.slices, self._batches(height, width, style)
+        )
+
+    def _batches(self, height: int, width: int, style: GraphStyle) -> dict[int, FusedGraph]:
+        """Return the graphs for batches of growing size, none if the flow network is made for one frame."""
+        sizes = sorted({self.batch, *(2**power for power in range(1, self.batch.bit_length()))} - {1})
+        try:
+            return {frames: fuse_frames(self._graphs, height, width, self._named, style, frames) for frames in sizes}
+        except BundleError as error:
+            log.warning("model %s: propagated frames run one by one: %s", self.bundle.name, error)
+            return {}
 
 
 def _postprocess(
     postprocessor: Postprocessor,
-    outputs: dict[str, Tensor],
+    outputs: Mapping[str, Tensor],
     placement: Placement,
     frame: Frame,
     kind: FrameKind,

@@ -21,6 +21,10 @@ Flow and scale field are separate: `propagate` can do without the scale field, a
 
 The key frame's feature maps go from one graph to another as (h w, c) where the backend warps rows of channels.
 
+`propagate` is also made for a batch: several frames, each of another stream with its own key frame. Each frame has
+inputs of its own, see `of_frame`, which are joined in the graph, so that key features needn't lie side by side. Results
+are arrays with as many rows as there are frames.
+
 Frames are passed in as bytes. The graphs contain the part of the task's last step that every runtime supports. For
 segmentation the result is labels as bytes, after bilinear up-sampling and argmax; or the scores, where the host does
 that faster than the runtime (`keywarp.engines.labels`). For dense maps it is the head's values as they are. For
@@ -38,6 +42,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, numpy_helper
 
+from keywarp.engines.batching import of_frame, run_on_batch
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.errors import BundleError
 from keywarp.engines.last_step import DOMAIN, OBJECTS, ROW, has_last_step, last_step_node
@@ -102,7 +107,7 @@ def fuse_key(bundle: Bundle, height: int, width: int, style: GraphStyle = PLAIN)
 
 
 def fuse_propagate(
-    bundle: Bundle, height: int, width: int, scale: bool = True, style: GraphStyle = PLAIN
+    bundle: Bundle, height: int, width: int, scale: bool = True, style: GraphStyle = PLAIN, frames: int = 1
 ) -> FusedGraph:
     """Return the graph of Algorithm 1, lines 11-12, which warps the key features along the flow network's flow.
 
@@ -112,17 +117,18 @@ def fuse_propagate(
         width: The width of the networks' input in pixels.
         scale: Whether to multiply by the flow network's scale field; otherwise the scale is 1.
         style: How to fuse.
+        frames: The number of frames in a batch.
 
     Returns:
         The graph `current`, `key`, the feature maps and the held tensors -> result and `flow`.
 
     Raises:
-        BundleError: If the graphs don't fit together.
+        BundleError: If the graphs don't fit together, or the flow network is made for one frame.
     """
-    draft = _Draft(bundle, height, width, style)
+    draft = _Draft(bundle, height, width, style, frames)
     motion = draft.motion()
     draft.propagate(motion["flow"], draft.scales(motion if scale else None))
-    draft.output(FLOW, motion["flow"], TensorProto.FLOAT, draft.flow_shape)
+    draft.output(FLOW, motion["flow"], TensorProto.FLOAT, draft.of_all(draft.flow_shape))
     return FusedGraph(draft.finish("propagate"), frozenset())
 
 
@@ -157,6 +163,7 @@ def fuse_warp(
     scale: bool = False,
     given_scales: bool = False,
     style: GraphStyle = PLAIN,
+    frames: int = 1,
 ) -> FusedGraph:
     """Return the graph that warps the key features along a given flow (section 3).
 
@@ -167,6 +174,7 @@ def fuse_warp(
         scale: Whether to multiply by the flow network's scale field; otherwise the scale is 1.
         given_scales: Whether `fuse_motion` gave the scale fields; otherwise the flow network runs in this graph.
         style: How to fuse.
+        frames: The number of frames in a batch.
 
     Returns:
         The graph `flow`, the feature maps and the held tensors -> result; with `scale` also of `current` and `key`,
@@ -174,9 +182,9 @@ def fuse_warp(
         feature map.
 
     Raises:
-        BundleError: If the graphs don't fit together.
+        BundleError: If the graphs don't fit together, or the flow network is made for one frame.
     """
-    draft = _Draft(bundle, height, width, style)
+    draft = _Draft(bundle, height, width, style, frames)
     flow = draft.input(FLOW, TensorProto.FLOAT, draft.flow_shape)
     if scale and given_scales:
         shapes = draft.scale_shapes
@@ -215,19 +223,44 @@ def fuse_all(
         bundle.check_motion(motion)
     size = (height, width)
     graphs = {"key": fuse_key(bundle, *size, style)}
-    if motion is None:
-        graphs["propagate"] = fuse_warp(bundle, *size, style=style)
-    elif motion.flow == "flow" and not motion.runs_alone:
-        graphs["propagate"] = fuse_propagate(bundle, *size, motion.scale, style)
-    elif not motion.copies:
-        direct = motion.runs_alone and not motion.chained
-        graphs["propagate"] = fuse_warp(bundle, *size, motion.scale, given_scales=direct, style=style)
+    if motion is None or not motion.copies:
+        graphs["propagate"] = fuse_frames(bundle, *size, motion, style)
     if motion and motion.runs_alone:
         if motion.chained:
             graphs["flow"] = fuse_motion(bundle, *size, scale=False)
         else:
             graphs["motion"] = fuse_motion(bundle, *size, motion.scale)
     return graphs
+
+
+def fuse_frames(
+    bundle: Bundle,
+    height: int,
+    width: int,
+    motion: MotionSource | None = None,
+    style: GraphStyle = PLAIN,
+    frames: int = 1,
+) -> FusedGraph:
+    """Return the graph `propagate` of a motion source, for one frame or a batch.
+
+    Args:
+        bundle: The bundle.
+        height: The height of the networks' input in pixels.
+        width: The width of the networks' input in pixels.
+        motion: See `fuse_all`. It isn't one that copies features.
+        style: How to fuse.
+        frames: The number of frames.
+
+    Raises:
+        BundleError: If the graphs don't fit together, or the flow network is made for one frame.
+    """
+    size = (height, width)
+    if motion is None:
+        return fuse_warp(bundle, *size, style=style, frames=frames)
+    if motion.flow == "flow" and not motion.runs_alone:
+        return fuse_propagate(bundle, *size, motion.scale, style, frames)
+    direct = motion.runs_alone and not motion.chained
+    return fuse_warp(bundle, *size, motion.scale, given_scales=direct, style=style, frames=frames)
 
 
 def kept(name: str) -> str:
@@ -253,6 +286,7 @@ class _Draft:
     height: int
     width: int
     style: GraphStyle = field(default_factory=GraphStyle)
+    frames: int = 1  # in a batch
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
@@ -284,8 +318,22 @@ class _Draft:
         return dict(zip(map_names("scale", len(self.feature_shapes)), self.feature_shapes.values(), strict=True))
 
     def input(self, name: str, dtype: int, shape: list[int]) -> str:
-        self.inputs.append(helper.make_tensor_value_info(name, dtype, shape))
-        return name
+        """Add an input of a shape for each frame; return all of them, joined."""
+        return self.joined(self.inputs_of(name, dtype, shape))
+
+    def inputs_of(self, name: str, dtype: int, shape: list[int]) -> list[str]:
+        """Add an input of a shape for each frame."""
+        names = [name] if self.frames == 1 else [of_frame(number, name) for number in range(self.frames)]
+        self.inputs += [helper.make_tensor_value_info(name, dtype, shape) for name in names]
+        return names
+
+    def joined(self, tensors: list[str]) -> str:
+        """Return one tensor of those of all frames, each with one row."""
+        return tensors[0] if len(tensors) == 1 else self.node("Concat", *tensors, axis=0)
+
+    def of_all(self, shape: list[int]) -> list[int]:
+        """Return the shape of all frames' tensors, joined."""
+        return [self.frames, *shape[1:]]
 
     def know(self, shapes: Mapping[str, list[int]]) -> None:
         """Note shapes of tensors that can't always be inferred."""
@@ -296,11 +344,12 @@ class _Draft:
         self.outputs.append(helper.make_tensor_value_info(name, dtype, shape))
 
     def input_map(self, name: str, shape: list[int]) -> str:
-        """Add a feature map of the key frame as an input; return its name as (1, c, h, w)."""
+        """Add a feature map of the key frame as an input; return its name as (1, c, h, w), or of all frames."""
         if not self.style.channels_last:
             return self.input(name, TensorProto.FLOAT, shape)
-        planes = self.node("Transpose", self.input(name, TensorProto.FLOAT, _rows(shape)), perm=[1, 0])
-        return self.node("Reshape", planes, self.constant(np.array(shape)))
+        rows = self.inputs_of(name, TensorProto.FLOAT, _rows(shape))
+        planes = [self.node("Transpose", tensor, perm=[1, 0]) for tensor in rows]
+        return self.joined([self.node("Reshape", tensor, self.constant(np.array(shape))) for tensor in planes])
 
     def output_map(self, name: str, source: str, shape: list[int]) -> None:
         """Add a feature map of the key frame, (1, c, h, w), as an output."""
@@ -329,7 +378,7 @@ class _Draft:
         image = self.bundle.manifest.image
         rgb = image.channel_order == "rgb"
         std = np.array(image.std if rgb else image.std[::-1], np.float32).reshape(1, 3, 1, 1)
-        centred = self.centred(self.input(FRAME, TensorProto.UINT8, [1, self.height, self.width, 3]))
+        centred = self.centred(FRAME, [1, self.height, self.width, 3])
         normalised = centred if (std == 1).all() else self.node("Div", centred, self.constant(std))
         if not rgb:
             normalised = self.node("Gather", normalised, self.constant(np.array([2, 1, 0])), axis=1)
@@ -345,15 +394,17 @@ class _Draft:
         self.initializers.extend(graph.initializer)
         return {output.name: prefix + output.name for output in model.graph.output}
 
-    def centred(self, image: str) -> str:
-        """Add the subtraction of the mean from an image, and put its channels first."""
+    def centred(self, name: str, shape: list[int]) -> str:
+        """Add an image as an input, subtract the mean from it, and put its channels first."""
         mean = np.array(self.bundle.manifest.image.rgb_mean, np.float32).reshape(1, 3, 1, 1)
-        pixels = self.node("Transpose", self.node("Cast", image, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
-        return self.node("Sub", pixels, self.constant(mean))
+        images = self.inputs_of(name, TensorProto.UINT8, shape)
+        # TensorRT takes bytes only to cast them, so they are joined afterwards.
+        numbers = self.joined([self.node("Cast", image, to=TensorProto.FLOAT) for image in images])
+        return self.node("Sub", self.node("Transpose", numbers, perm=[0, 3, 1, 2]), self.constant(mean))
 
     def motion(self) -> dict[str, str]:
         """Add the images' preparation and the flow network; return the names of the flow and the scales."""
-        current, key = (self.centred(self.input(name, TensorProto.UINT8, self.small_shape)) for name in (CURRENT, KEY))
+        current, key = (self.centred(name, self.small_shape) for name in (CURRENT, KEY))
         return self.splice("flow", current=current, key=key)
 
     def scales(self, motion: dict[str, str] | None) -> dict[str, str]:
@@ -361,7 +412,9 @@ class _Draft:
         if motion is not None:
             return {name: motion[name] for name in self.scale_shapes}
         one = self.constant(np.ones(1, np.float32))
-        shapes = {name: self.constant(np.array(shape, np.int64)) for name, shape in self.scale_shapes.items()}
+        shapes = {
+            name: self.constant(np.array(self.of_all(shape), np.int64)) for name, shape in self.scale_shapes.items()
+        }
         return {name: self.node("Expand", one, shape) for name, shape in shapes.items()}
 
     def propagate(self, flow: str, scales: dict[str, str]) -> None:
@@ -370,6 +423,9 @@ class _Draft:
         features = {name: self.input_map(name, shape) for name, shape in self.feature_shapes.items()}
         warped = self.splice("warp", **features, flow=flow, **scales)
         moved = map_names("warped", len(names))
+        for name, shape in self.held_shapes.items():
+            if self.frames > 1 and shape[0] != 1:
+                raise BundleError(f"{self.bundle.path} holds {name} of shape {shape}, which can't be part of a batch")
         held = {name: self.input(name, TensorProto.FLOAT, shape) for name, shape in self.held_shapes.items()}
         self.result({name: warped[w] for name, w in zip(names, moved, strict=True)} | held)
 
@@ -378,20 +434,30 @@ class _Draft:
         manifest = self.bundle.manifest
         if self.style.keep_features:
             for name, shape in self.feature_shapes.items():
-                self.output(kept(name), features[name], TensorProto.FLOAT, shape)
-        head = self.splice("head", **{name: features[name] for name in (*self.feature_shapes, *self.held_shapes)})
+                self.output(kept(name), features[name], TensorProto.FLOAT, self.of_all(shape))
+        shapes = self.feature_shapes | self.held_shapes
+        begin = len(self.nodes)
+        head = self.splice("head", **{name: features[name] for name in shapes})
+        if self.frames > 1:
+            given = {features[name]: len(shape) for name, shape in shapes.items()}
+            nodes, constants, found = run_on_batch(
+                self.nodes[begin:], self.initializers, given, head.values(), self.frames
+            )
+            self.nodes[begin:] = nodes
+            self.initializers += constants
+            head = {name: found[tensor] for name, tensor in head.items()}
         if self.style.last_step and has_last_step(manifest):
             self.last_step(head)
             return
         if manifest.task == "segmentation" and self.style.host_labels and manifest.scores_stride > 1:
-            self.output(SCORES, head["scores"], TensorProto.FLOAT, [1, None, None, None])
+            self.output(SCORES, head["scores"], TensorProto.FLOAT, [self.frames, None, None, None])
             return
         if manifest.task == "segmentation":
             labels = self.label(head["scores"])
-            self.output(LABELS, labels, TensorProto.UINT8, [1, self.height, self.width])
+            self.output(LABELS, labels, TensorProto.UINT8, [self.frames, self.height, self.width])
             return
         if manifest.task == "dense":
-            self.output(VALUES, head[VALUES], TensorProto.FLOAT, [1, 1, None, None])
+            self.output(VALUES, head[VALUES], TensorProto.FLOAT, [self.frames, 1, None, None])
             return
         for name, source in head.items():
             self.output(name, source, TensorProto.FLOAT, [None] * DETECTION_RANKS[name])
@@ -399,9 +465,9 @@ class _Draft:
     def last_step(self, head: dict[str, str]) -> None:
         """Add the last step as a node of our own, which the backend runs itself."""
         manifest = self.bundle.manifest
-        name, dtype, shape = LABELS, TensorProto.UINT8, [1, self.height, self.width]
+        name, dtype, shape = LABELS, TensorProto.UINT8, [self.frames, self.height, self.width]
         if isinstance(manifest.detection, RegionDetection):
-            name, dtype, shape = OBJECTS, TensorProto.FLOAT, [1, 1 + manifest.detection.limit, ROW]
+            name, dtype, shape = OBJECTS, TensorProto.FLOAT, [self.frames, 1 + manifest.detection.limit, ROW]
         names = head_outputs(manifest)
         if missing := [output for output in names if output not in head]:
             raise BundleError(f"head.onnx should give {missing[0]}, but it gives {', '.join(head)}")
@@ -432,8 +498,25 @@ class _Draft:
             onnx.checker.check_model(model)
         except onnx.checker.ValidationError as error:
             raise BundleError(f"the graphs of {self.bundle.path} don't fit together: {error}") from error
+        if self.frames > 1:
+            self.check_batch(model)
         apply_passes(model.graph)
         return model
+
+    def check_batch(self, model: onnx.ModelProto) -> None:
+        """Check that flow and warped maps have a row for each frame. Those of a network for one frame may not."""
+        ends = {spliced("flow", FLOW), *(spliced("warp", m) for m in map_names("warped", len(self.feature_shapes)))}
+        try:
+            inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        except onnx.shape_inference.InferenceError as error:
+            raise BundleError(f"the graphs of {self.bundle.path} can't take a batch: {error}") from error
+        rows = {v.name: v.type.tensor_type.shape.dim[0] for v in inferred.value_info if v.type.tensor_type.shape.dim}
+        for name in sorted(ends.intersection(output for node in self.nodes for output in node.output)):
+            if name not in rows or rows[name].dim_value != self.frames:
+                raise BundleError(
+                    f"the graphs of {self.bundle.path} can't take a batch: with {self.frames} frames, {name} should "
+                    "have as many rows, but its shape is made for one frame, or can't be inferred"
+                )
 
 
 def _rows(shape: list[int]) -> list[int]:

@@ -1,13 +1,19 @@
 """The compiled graphs of an engine for one input size."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from threading import Lock
+from types import MappingProxyType
+from typing import Final
 
 from keywarp.engines.backends.interface import Backend, Program, Tensor
 from keywarp.engines.fusion import FusedGraph
+from keywarp.engines.gathering import Batch, Gatherer, Place
 from keywarp.engines.postprocessing import Postprocessor
 from keywarp.engines.slicing import slice_graph
+
+PLACES: Final = 2  # runs of propagated frames that are under way together if they come in batches
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +41,7 @@ class Programs:
     flow: Program | None  # the flow network between any two images, if its flow is chained
     postprocessor: Postprocessor
     lock: Lock  # held while a program runs, since only one run is allowed at a time
+    gatherer: Gatherer | None = None  # of all lanes; None unless propagated frames come in batches
 
     def run_key(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run all slices of a key frame."""
@@ -42,6 +49,13 @@ class Programs:
         for part in self.key:
             tensors = part.run(tensors)
         return tensors
+
+    def run_propagate(self, inputs: Mapping[str, Tensor]) -> AbstractContextManager[Mapping[str, Tensor]]:
+        """Run a propagated frame, perhaps together with others. Its results are overwritten after the `with` block."""
+        if self.gatherer:
+            return self.gatherer.run(inputs)
+        assert self.propagate is not None
+        return nullcontext(self.propagate.run(inputs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +76,7 @@ def compile_graphs(
     open_postprocessor: Callable[[], Postprocessor],
     lanes: int = 1,
     slices: int = 1,
+    batches: Mapping[int, FusedGraph] = MappingProxyType({}),
 ) -> Compiled:
     """Compile the graphs for one size.
 
@@ -73,6 +88,7 @@ def compile_graphs(
             lane, and for the whole device if lanes are shares of it.
         slices: The number of slices of a key frame's features. Weights are in one slice each, so slices hold no more
             than a whole graph does.
+        batches: The graphs for batches of propagated frames, by the number of frames, see `fuse_frames`.
 
     Raises:
         BackendError: If the runtime refuses a graph.
@@ -85,7 +101,9 @@ def compile_graphs(
     outputs = frozenset(value.name for value in whole_key.model.graph.output)
     rest = {name: graph for name, graph in graphs.items() if name != "key"}
 
-    def programs(key: Collection[Program], by_name: Mapping[str, Program]) -> Programs:
+    def programs(
+        key: Collection[Program], by_name: Mapping[str, Program], gatherer: Gatherer | None = None
+    ) -> Programs:
         return Programs(
             key=tuple(_join(parts, key, outputs)),
             steps=steps,
@@ -94,6 +112,7 @@ def compile_graphs(
             flow=by_name.get("flow"),
             postprocessor=open_postprocessor(),
             lock=Lock(),
+            gatherer=gatherer,
         )
 
     def compile_whole() -> Programs:
@@ -105,8 +124,9 @@ def compile_graphs(
     def compile_each() -> Iterator[Programs]:
         keys = zip(*(backend.compile_lanes(part.model, part.resident, lanes) for part in parts), strict=True)
         others = {name: backend.compile_lanes(graph.model, graph.resident, lanes) for name, graph in rest.items()}
+        gatherer = _gather(backend, others["propagate"][:PLACES], batches) if batches else None
         for lane, key in enumerate(keys):
-            yield programs(key, {name: of[lane] for name, of in others.items()})
+            yield programs(key, {name: of[lane] for name, of in others.items()}, gatherer)
 
     if lanes == 1:
         return Compiled(compile_whole(), ())
@@ -114,6 +134,20 @@ def compile_graphs(
         each = tuple(compile_each())
         return Compiled(each[0], each)
     return Compiled(compile_whole(), tuple(compile_each()))
+
+
+def _gather(backend: Backend, singles: Sequence[Program], batches: Mapping[int, FusedGraph]) -> Gatherer:
+    """Compile batches of propagated frames, for as many places as there are programs for one frame."""
+    compiled = {
+        frames: backend.compile_lanes(graph.model, graph.resident, len(singles))
+        for frames, graph in sorted(batches.items())
+    }
+    return Gatherer(
+        [
+            Place(single, tuple(Batch(programs[place], frames) for frames, programs in compiled.items()))
+            for place, single in enumerate(singles)
+        ]
+    )
 
 
 def _join(parts: Sequence[FusedGraph], programs: Collection[Program], outputs: frozenset[str]) -> Iterator[Slice]:

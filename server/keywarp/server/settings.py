@@ -59,6 +59,13 @@ class Settings(BaseModel):
         "on a GPU all in flight on it. 0 chooses by the number of cores, or 4 on a GPU, and 1 runs one after another. "
         "On the CPU there are never more than cores.",
     )
+    batch: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="Propagated frames of different streams that a GPU computes at once if it is busy anyway. It takes "
+        "more than two lanes. 1 computes each alone, and so does the CPU.",
+    )
     decoder: Literal["software", "nvdec", "vaapi", "qsv", "auto"] = Field(
         default="software",
         description="What decodes video: the CPU, the hardware of an NVIDIA GPU (nvdec), or of an Intel one (vaapi, "

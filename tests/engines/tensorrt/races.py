@@ -178,16 +178,25 @@ class CheckedLock(AbstractContextManager["CheckedLock"]):
     def __init__(self, driver: RaceDriver) -> None:
         self._driver, self._lock = driver, threading.Lock()
 
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """See `threading.Lock.acquire`; conditions call it."""
+        taken = self._lock.acquire(blocking, timeout)
+        if taken:
+            self._driver.take_over(self)
+        return taken
+
+    def release(self) -> None:
+        self._driver.hand_over(self)
+        self._lock.release()
+
     def __enter__(self) -> "CheckedLock":
-        self._lock.acquire()
-        self._driver.take_over(self)
+        self.acquire()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._driver.hand_over(self)
-        self._lock.release()
+        self.release()
 
 
 class CheckedReturns(deque[tuple[int, int]]):

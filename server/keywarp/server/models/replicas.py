@@ -106,6 +106,7 @@ def open_engine(bundle: Bundle, settings: Settings, gpu: Gpu | None, lanes: int 
             sizes_in_use=SIZES_IN_USE,
             lanes=lanes,
             slices=SLICES if settings.overlap else 1,
+            batch=settings.batch,
         )
         try:
             _warm_up(engine)
