@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Condition
@@ -170,7 +170,6 @@ class Scene:
         self.single, self.pair, self.four = (Held(frames, self.runs) for frames in (1, 2, 4))
         batches = module.Batch(self.pair, 2), module.Batch(self.four, 4)
         self.gatherer = module.Gatherer([module.Place(self.single, batches)])
-        self.pool = ThreadPoolExecutor(16)
         self.reading: list[int] = []
         self.read = threading.Event()
         self.read.set()
@@ -178,13 +177,19 @@ class Scene:
     def bring(self, value: int) -> Future[int]:
         """Let a thread bring a number, and wait until it is the last that waits, or that runs."""
 
-        def work() -> int:
-            with self.gatherer.run({"value": np.array([[value]])}) as outputs:
-                self.reading.append(value)
-                assert self.read.wait(TIME)
-                return int(outputs["doubled"].item())
+        future: Future[int] = Future()
 
-        future = self.pool.submit(work)
+        def work() -> None:
+            try:
+                with self.gatherer.run({"value": np.array([[value]])}) as outputs:
+                    self.reading.append(value)
+                    assert self.read.wait(TIME)
+                    future.set_result(int(outputs["doubled"].item()))
+            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
+                future.set_exception(error)
+
+        # A planted mistake may leave it waiting for ever, and other threads than daemons would keep the process alive.
+        threading.Thread(target=work, daemon=True).start()
         until(
             lambda: (
                 any(value in run for run in list(self.runs))
