@@ -12,6 +12,7 @@ from PIL import Image
 
 from keywarp.client import ProcessedFrame
 from keywarp.protocol import ClassInfo, ClientId, Kind, ModelInfo, Region, Result, Segmentation, Timings
+from tests.priority import priority_kept
 
 CLASSES = (
     ClassInfo(id=0, name="background", color=(0, 0, 0)),
@@ -58,7 +59,7 @@ def write_video(
         fps: Frames per second.
         gop: Frames from one key frame to the next. None means 10 with libx264, and the encoder's default otherwise.
     """
-    with av.open(path, "w", options=options or {}) as container:
+    with priority_kept(), av.open(path, "w", options=options or {}) as container:
         stream = container.add_stream(codec, fps)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from keywarp.protocol import PacketCodec
+from tests.priority import priority_kept
 
 WIDTH, HEIGHT = 128, 64
 RED, GREEN = (250, 20, 20), (20, 250, 20)
@@ -67,7 +68,7 @@ def encode(
     """
     file = io.BytesIO()
     packets: list[tuple[int, bytes]] = []
-    with av.open(file, "w", format=form, options=muxing or {}) as container:
+    with priority_kept(), av.open(file, "w", format=form, options=muxing or {}) as container:
         stream = container.add_stream(encoder, rate=25, options=options)
         assert isinstance(stream, VideoStream)
         stream.height, stream.width = frames[0].shape[:2]
