@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
 
-from keywarp.client import Client
+from tests.faults.affinity import check_affinity
 from tests.faults.viewers import check_each_frame_once, viewing
 from tests.tiny_bundle import tiny_bundle
 
@@ -120,25 +119,9 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 
 
 def test_streams_are_found_again_by_their_ids(serving: Serving) -> None:
-    with Client(serving.url) as client:
-        ids = [client.create_stream().id for _ in range(CLIENTS)]
-        picture = np.zeros((48, 64, 3), np.uint8)
-        assert {client.infer(id_, picture).kind for id_ in reversed(ids)} == {"key"}  # in another order, not in turn
-        assert {client.infer(id_, picture).kind for id_ in ids} == {"propagated"}
-        listed = httpx.get(f"{serving.url}/v1/streams").json()
-        assert len(listed) < CLIENTS, "the streams are on several replicas"
-        refused = httpx.post(f"{serving.url}/v1/streams", json={})
-        assert refused.status_code == 400
-        assert "PUT /v1/streams/{id}" in refused.json()["detail"]
-        frame = {"name": "frame", "datatype": "UINT8", "shape": [48, 64, 3], "data": picture.ravel().tolist()}
-        for start, kind, numbers in ((True, "key", range(CLIENTS)), (False, "propagated", reversed(range(CLIENTS)))):
-            for number in numbers:
-                response = httpx.post(
-                    f"{serving.url}/v2/models/tiny/infer",
-                    headers={"Keywarp-Sequence": f"sequence-{number}"},
-                    json={"parameters": {"sequence_start": start}, "inputs": [frame]},
-                )
-                assert response.json()["parameters"]["kind"] == kind
+    check_affinity(serving.url, CLIENTS)
+    listed = httpx.get(f"{serving.url}/v1/streams").json()
+    assert len(listed) < 2 * CLIENTS, "the streams are on several replicas"
 
 
 def test_a_killed_replicas_streams_go_on_elsewhere_and_each_frame_has_one_result(serving: Serving) -> None:

@@ -9,13 +9,12 @@ from datetime import datetime
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
 
-from keywarp.client import Client
 from tests.client.media import write_video
 from tests.e2e.running import Server, serving
 from tests.e2e.test_cameras import PATIENCE, camera, eventually
+from tests.faults.affinity import check_affinity
 from tests.faults.proxy import haproxy
 from tests.faults.viewers import CLIENTS, FPS, check_each_frame_once, viewing
 from tests.tiny_bundle import tiny_bundle
@@ -126,24 +125,9 @@ def test_a_server_that_stops_finishes_its_frames_and_its_streams_go_on_elsewhere
 
 
 def test_streams_are_found_again_by_their_ids_in_the_path_and_the_header(tmp_path: Path, models: Path) -> None:
-    with farm(tmp_path, models) as servers, Client(servers.url) as client:
-        ids = [client.create_stream().id for _ in range(CLIENTS)]
-        picture = np.zeros((48, 64, 3), np.uint8)
-        assert {client.infer(id_, picture).kind for id_ in reversed(ids)} == {"key"}  # in another order, not in turn
-        assert {client.infer(id_, picture).kind for id_ in ids} == {"propagated"}
+    with farm(tmp_path, models) as servers:
+        ids = check_affinity(servers.url, CLIENTS)
         assert len({home.url for id_ in ids for home in servers.holding(id_)}) > 1
-        refused = httpx.post(f"{servers.url}/v1/streams", json={})
-        assert refused.status_code == 400
-        assert "PUT /v1/streams/{id}" in refused.json()["detail"]
-        frame = {"name": "frame", "datatype": "UINT8", "shape": [48, 64, 3], "data": picture.ravel().tolist()}
-        for start, kind, numbers in ((True, "key", range(CLIENTS)), (False, "propagated", reversed(range(CLIENTS)))):
-            for number in numbers:
-                response = httpx.post(
-                    f"{servers.url}/v2/models/tiny/infer",
-                    headers={"Keywarp-Sequence": f"sequence-{number}"},
-                    json={"parameters": {"sequence_start": start}, "inputs": [frame]},
-                )
-                assert response.json()["parameters"]["kind"] == kind
         lists = [httpx.get(f"{server.url}/v1/streams").json() for server in servers.servers]
         sequences = [[stream for stream in streams if stream["id"] not in ids] for streams in lists]
         assert len([streams for streams in sequences if streams]) > 1, "sequences are on several servers"
