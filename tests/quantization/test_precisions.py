@@ -7,6 +7,7 @@ import pytest
 
 from keywarp.engines import BackendError, BundleError, Engine, load_bundle
 from keywarp.engines.bundle import save_bundle
+from keywarp.engines.devices import list_gpus
 from keywarp.engines.manifest import MANIFEST
 from keywarp.engines.precisions import choose_precision
 from tests.quantization.networks import layered_bundle, with_int8
@@ -99,6 +100,18 @@ def test_auto_takes_int8_where_it_was_measured_to_be_faster(
     engine = Engine(bundle, backend, cache=tmp_path / "cache")  # type: ignore[arg-type]
     assert (engine.backend.precision == "int8") == (chosen == "int8")
     assert reason in engine.backend.reason
+
+
+@pytest.mark.skipif(bool(list_gpus()), reason="there is a GPU")
+def test_the_cpu_in_place_of_a_gpu_runs_int8_where_it_is_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = with_int8(layered_bundle(tmp_path / "layered"), instructions="vnni")
+    monkeypatch.setattr("keywarp.engines.precisions.int8_instructions", lambda: "vnni")
+    engine = Engine(bundle, "tensorrt", cache=tmp_path / "cache", fallback=True)
+    assert (engine.backend.name, engine.backend.precision) == ("openvino", "int8")
+    assert engine.backend.reason.startswith("tensorrt can't be used")
+    assert "int8 agrees with fp32" in engine.backend.reason
 
 
 def test_a_precision_that_was_asked_for_is_taken(tmp_path: Path) -> None:

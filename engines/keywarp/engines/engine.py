@@ -200,6 +200,13 @@ class Engine:
         self._cache = cache or default_cache()
         chosen, reason = choose_precision(bundle, precision, backend, gpu)
         self.backend = open_backend(backend, chosen, threads, self._cache, fallback, gpu)
+        on_cpu = next((name for name in ON_CPU if name == self.backend.name), None)
+        if fallback and on_cpu and backend not in ON_CPU:  # perhaps the CPU in place of a GPU
+            why = self.backend.reason
+            chosen, reason = choose_precision(bundle, "auto", on_cpu)
+            if chosen == "int8" and self.backend.precision != chosen:
+                self.backend = open_backend(on_cpu, chosen, threads, self._cache)
+                self.backend.reason = why
         if reason:
             self.backend.reason += f"; {reason}"
             log.info("model %s in %s: %s", bundle.name, self.backend.precision, reason)

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 BackendName = Literal["auto", "tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime"]
-ON_CPU: Final = ("openvino", "onnxruntime")  # the backends that run on the CPU
+ON_CPU: Final[tuple[BackendName, ...]] = ("openvino", "onnxruntime")  # the backends that run on the CPU
 # The installed backends for the CPU.
 AVAILABLE = tuple(name for name in ("openvino", "onnxruntime") if importlib.util.find_spec(name))
 log = logging.getLogger(__name__)
